@@ -1,0 +1,114 @@
+"""What a network costs: shapes, costs, budgets, and the price of the primitive layers.
+
+One unit everywhere: a MAC is one multiply-accumulate of a convolution, a linear layer or a
+matrix product, for one image. The "FLOPs" of mobile networks (EfficientNet-B0: 390M) are MACs,
+and so are the FLOPs of a budget here. Batch norm, pooling, activations and element-wise fusion
+count nothing, as in the papers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from nasfuse.errors import UsageError
+
+
+class Shape(NamedTuple):
+    """The size of one feature map, without the batch."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    def strided(self, channels: int, stride: int) -> Shape:
+        """The map that a padded layer with this stride puts out: sides are rounded up."""
+        return Shape(channels, -(-self.height // stride), -(-self.width // stride))
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width}"
+
+
+class Cost(NamedTuple):
+    """MACs and parameters, and the MACs that thop 0.1.1 would report.
+
+    thop adds 4 for each element that passes an affine batch norm and 1 for each value that an
+    average pooling puts out; it is the second opinion that a budget has to satisfy as well.
+    """
+
+    macs: int = 0
+    params: int = 0
+    thop: int = 0
+
+    def __add__(self, other: object) -> Cost:
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Cost(self.macs + other.macs, self.params + other.params, self.thop + other.thop)
+
+    @property
+    def larger(self) -> int:
+        """The larger of the two counts of MACs: what a budget is compared with."""
+        return max(self.macs, self.thop)
+
+
+NOTHING = Cost()
+
+
+def conv_cost(
+    shape: Shape, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+) -> Cost:
+    """A padded square convolution on `shape`: k*k*C/groups*C'*H'*W' MACs."""
+    weights = kernel * kernel * shape.channels // groups * outputs
+    macs = weights * shape.strided(outputs, stride).pixels
+    return Cost(macs, weights + outputs * bias, macs)
+
+
+def norm_cost(shape: Shape) -> Cost:
+    """An affine batch norm: two parameters a channel, no MACs by our count, 4 an element by thop."""
+    return Cost(0, 2 * shape.channels, 4 * shape.channels * shape.pixels)
+
+
+def linear_cost(inputs: int, outputs: int) -> Cost:
+    """A linear layer with bias on one vector."""
+    return Cost(inputs * outputs, inputs * outputs + outputs, inputs * outputs)
+
+
+def pool_cost(shape: Shape, stride: int) -> Cost:
+    """An average pooling module: free by our count, one an output value by thop."""
+    out = shape.strided(shape.channels, stride)
+    return Cost(0, 0, out.channels * out.pixels)
+
+
+_BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<prefix>[KMG]?)(?P<unit>FLOPS|MACS)?", re.I)
+_PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def parse_budget(text: str) -> int:
+    """MACs of a budget such as 400MFLOPs, 400MMACs, 0.4GFLOPs or 400M, which are all the same.
+
+    Raises:
+        UsageError: the text is not a positive number with one of the units.
+    """
+    match = _BUDGET.fullmatch(text.strip())
+    macs = round(float(match["number"]) * _PREFIXES[match["prefix"].upper()]) if match else 0
+    if match is None or not (match["prefix"] or match["unit"]) or macs < 1:
+        raise UsageError(
+            f"'{text}' is not a budget",
+            where="--budget",
+            why="a budget is a positive number with a unit: FLOPs or MACs (the same thing here), "
+            "with K, M or G before it",
+            fix="--budget 400MFLOPs   (or 400MMACs, 0.4GFLOPs, 400M)",
+        )
+    return macs
+
+
+def show_macs(macs: float) -> str:
+    """MACs for people: 385.8M, 1.82G, 950K."""
+    for prefix in "GMK":
+        if macs >= _PREFIXES[prefix]:
+            return f"{macs / _PREFIXES[prefix]:.4g}{prefix}"
+    return f"{macs:.0f}"

@@ -1,0 +1,81 @@
+"""Errors that are the user's to mend: shown in four lines, never as a traceback.
+
+Anything else that is raised is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class NasfuseError(Exception):
+    """What went wrong, where, why (with numbers) and a remedy that can be pasted.
+
+    Each kind has its own exit code, so that scripts can tell them apart.
+    """
+
+    code = "NF000"
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what, self.where, self.why, self.fix = what, where, why, fix
+
+    def __str__(self) -> str:
+        parts = (("where", self.where), ("why", self.why), ("fix", self.fix))
+        lines = [f"{name + ':':<6} {text}" for name, text in parts if text]
+        return "\n  ".join([f"error[{self.code}]: {self.what}", *lines])
+
+
+class UsageError(NasfuseError):
+    """An option or a name that does not exist or cannot be used so."""
+
+    code = "NF200"
+    exit_code = 2
+
+
+class DocumentError(NasfuseError):
+    """An architecture, space, recipe or study file that says something impossible."""
+
+    code = "NF300"
+    exit_code = 3
+
+
+class DataError(NasfuseError):
+    """Images that are missing, unreadable or unusable."""
+
+    code = "NF310"
+    exit_code = 3
+
+
+class BudgetError(NasfuseError):
+    """No network of the space fits the budget."""
+
+    code = "NF400"
+    exit_code = 4
+
+
+class SetupError(NasfuseError):
+    """Something that this machine lacks."""
+
+    code = "NF500"
+    exit_code = 5
+
+
+class SearchError(NasfuseError):
+    """A search in which too much failed."""
+
+    code = "NF600"
+    exit_code = 6
+
+
+class ExportError(NasfuseError):
+    """An export whose check failed; nothing is left under the final name."""
+
+    code = "NF700"
+    exit_code = 7
+
+
+class StorageError(NasfuseError):
+    """A study's folder that is full, locked or damaged."""
+
+    code = "NF800"
+    exit_code = 8

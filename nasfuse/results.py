@@ -1,0 +1,104 @@
+"""Result: one finished evaluation, and the file that keeps them, one line each."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nasfuse.architecture import Architecture
+from nasfuse.cost import Cost
+from nasfuse.errors import StorageError
+from nasfuse.pareto import Point, front
+
+
+class Result(BaseModel):
+    """What came of training one architecture on one rung.
+
+    `accuracy` is on validation images, between 0 and 1; it and `loss` are absent where the
+    evaluation failed, and then `cause` says why. `origin` is how the candidate was proposed: the
+    name of a reference of the space, or the sampler's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    number: int
+    rung: int
+    origin: str
+    status: Literal["complete", "failed"]
+    architecture: Architecture
+    macs: int
+    params: int
+    thop: int
+    accuracy: float | None = None
+    loss: float | None = None
+    cause: str | None = None
+    seconds: float
+    seed: int
+    data: str
+    versions: dict[str, str]
+    finished: str
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(self.macs, self.params, self.thop)
+
+    @property
+    def point(self) -> Point:
+        """Where it stands in the plane of the search; only for complete results."""
+        assert self.accuracy is not None
+        return Point(self.accuracy, self.macs)
+
+
+def complete(results: Iterable[Result], rung: int) -> list[Result]:
+    """The evaluations that ended well on one rung."""
+    return [r for r in results if r.status == "complete" and r.rung == rung]
+
+
+def result_front(results: Sequence[Result]) -> list[Result]:
+    """The Pareto front, cheapest first, of the highest rung that anything completed.
+
+    Accuracies of different rungs are never compared with each other.
+    """
+    highest = max((r.rung for r in results if r.status == "complete"), default=0)
+    trained = complete(results, highest)
+    return [trained[i] for i in front([r.point for r in trained])]
+
+
+def append_result(path: Path, result: Result) -> None:
+    """Add one line and do not return before it is on the disk."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(result.model_dump_json(exclude_none=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_results(path: Path) -> list[Result]:
+    """All results of a file; a last line that a crash cut short is left out.
+
+    Raises:
+        StorageError: a line other than the last is damaged.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    torn, whole = lines[-1], lines[:-1]
+    del torn  # nothing, or the start of a line whose writer died
+    return [_parse(line, path, number) for number, line in enumerate(whole, 1)]
+
+
+def _parse(line: str, path: Path, number: int) -> Result:
+    try:
+        return Result.model_validate(json.loads(line))
+    except (ValidationError, ValueError) as error:
+        raise StorageError(
+            "this line of the results is damaged",
+            where=f"{path}, line {number}",
+            why=str(error).splitlines()[0],
+            fix="remove the line; the trial is then trained again",
+        ) from None
