@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ Kernel = Literal[1, 3, 5, 7]
 Stride = Literal[1, 2]
 Depth = Annotated[int, Field(strict=True, ge=1, le=128)]
 Width = Annotated[int, Field(strict=True, ge=1, le=16384)]
+Factor = Annotated[float, Field(ge=1.0, le=4.0)]
 Reduction = Annotated[int, Field(strict=True, ge=1, le=1024)]
 
 
@@ -190,6 +192,30 @@ class Architecture(Gene):
     def fusions(self) -> tuple[str, ...]:
         """The kind of every fusion, from input to output."""
         return tuple(fusion.kind for stage in self.stages for fusion in stage.fusion)
+
+
+class Scaling(Gene):
+    """The direction of compound scaling: depth by alpha, width by beta, resolution by gamma.
+
+    The three are brought to the same alpha * beta^2 * gamma^2 = 2 along their direction, so that
+    the coefficient phi counts doublings of the MACs. Tan & Le 2019, arXiv:1905.11946
+    """
+
+    alpha: Factor
+    beta: Factor
+    gamma: Factor
+
+    @model_validator(mode="after")
+    def _grows(self) -> Scaling:
+        if self.alpha == self.beta == self.gamma == 1:
+            raise ValueError("alpha, beta and gamma are all 1: nothing would be scaled")
+        return self
+
+    def at(self, phi: float) -> tuple[float, float, float]:
+        """Factors of depth, width and resolution that multiply the MACs by about 2^phi."""
+        doublings = math.log2(self.alpha * self.beta**2 * self.gamma**2)
+        power = phi / doublings
+        return self.alpha**power, self.beta**power, self.gamma**power
 
 
 def parse_architecture(document: object, *, where: str) -> Architecture:

@@ -68,7 +68,7 @@ def conv_cost(
 
 
 def norm_cost(shape: Shape) -> Cost:
-    """An affine batch norm: two parameters a channel, no MACs by our count, 4 an element by thop."""
+    """An affine batch norm: two parameters a channel; free by our count, 4 an element by thop."""
     return Cost(0, 2 * shape.channels, 4 * shape.channels * shape.pixels)
 
 
