@@ -1,0 +1,49 @@
+"""nasfuse: neural architecture search over feature fusion, under a compute budget.
+
+The names below are loaded when they are first used, so importing the package loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nasfuse.api import SearchOptions as SearchOptions
+    from nasfuse.api import export as export
+    from nasfuse.api import resume as resume
+    from nasfuse.api import search as search
+    from nasfuse.architecture import Architecture as Architecture
+    from nasfuse.architecture import read_architecture as read_architecture
+    from nasfuse.errors import NasfuseError as NasfuseError
+    from nasfuse.network import build as build
+    from nasfuse.network import cost as cost
+    from nasfuse.results import result_front as front  # noqa: F401
+    from nasfuse.scaling import fit_to_budget as fit_to_budget
+    from nasfuse.space import SearchSpace as SearchSpace
+    from nasfuse.space import load_space as load_space
+
+_HOMES = {
+    "Architecture": "architecture.Architecture",
+    "NasfuseError": "errors.NasfuseError",
+    "SearchOptions": "api.SearchOptions",
+    "SearchSpace": "space.SearchSpace",
+    "build": "network.build",
+    "cost": "network.cost",
+    "export": "api.export",
+    "fit_to_budget": "scaling.fit_to_budget",
+    "front": "results.result_front",
+    "load_space": "space.load_space",
+    "read_architecture": "architecture.read_architecture",
+    "resume": "api.resume",
+    "search": "api.search",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nasfuse' has no attribute '{name}'")
+    module, attribute = _HOMES[name].split(".")
+    return getattr(import_module(f"nasfuse.{module}"), attribute)

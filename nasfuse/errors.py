@@ -47,10 +47,16 @@ class DataError(NasfuseError):
 
 
 class BudgetError(NasfuseError):
-    """No network of the space fits the budget."""
+    """No network of the space fits the budget; `needed` MACs would do."""
 
     code = "NF400"
     exit_code = 4
+
+    def __init__(
+        self, what: str, *, needed: int, where: str = "", why: str = "", fix: str = ""
+    ) -> None:
+        super().__init__(what, where=where, why=why, fix=fix)
+        self.needed = needed
 
 
 class SetupError(NasfuseError):

@@ -95,7 +95,8 @@ def fit_to_budget(architecture: Architecture, scaling: Scaling, macs: int) -> Ar
         raise BudgetError(
             f"this network does not fit {show_macs(macs)} MACs",
             why=f"at its smallest it needs {show_macs(smallest)}",
-            fix=f"--budget {math.ceil(smallest / 1e5) / 10:g}MMACs",
+            fix=f"--budget {math.ceil(smallest / 1e5) / 10:g}MFLOPs",
+            needed=smallest,
         )
     fitted, _ = _largest(scaled, _PHI, macs)
     fitted, _ = _largest(lambda factor: scale(fitted, width=factor), (1.0, 1.6), macs)

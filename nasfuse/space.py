@@ -339,23 +339,38 @@ def space_names() -> list[str]:
     return sorted(path.stem for path in spaces_folder().glob("*.yaml"))
 
 
-def load_space(name: str) -> SearchSpace:
-    """A space by the name of one that is shipped, or by the path of a YAML file.
+def find_space(name: str) -> Path:
+    """The file of a space, by the name of one that is shipped or by its path.
 
     Raises:
-        DocumentError: there is no such space, or it is not well formed; each reference and
-            twenty random members are tried, so that a search does not meet the error later.
+        DocumentError: there is no such space; a near match is offered.
     """
     path = spaces_folder() / f"{name}.yaml" if name in space_names() else Path(name)
-    if not path.is_file():
-        near = difflib.get_close_matches(name, space_names(), 1)
-        raise DocumentError(
-            f"there is no space '{name}'",
-            where="--space",
-            why=f"it is no file, and the spaces that come with nasfuse are "
-            f"{', '.join(space_names())}",
-            fix=f"--space {near[0] if near else 'default'}",
-        )
+    if path.is_file():
+        return path
+    near = difflib.get_close_matches(name, space_names(), 1)
+    raise DocumentError(
+        f"there is no space '{name}'",
+        where="--space",
+        why=f"it is no file, and the spaces that come with nasfuse are {', '.join(space_names())}",
+        fix=f"--space {near[0] if near else 'default'}",
+    )
+
+
+def read_space(name: str) -> dict[str, Any]:
+    """The document of a space as plain values, holes and all."""
+    document = read_document(find_space(name))
+    assert isinstance(document, dict)  # load_space has parsed it
+    return document
+
+
+def load_space(name: str) -> SearchSpace:
+    """A space by name or path, tried out: each reference and twenty random members are filled.
+
+    Raises:
+        DocumentError: there is no such space, or it is not well formed.
+    """
+    path = find_space(name)
     space = parse_space(read_document(path), name=path.stem)
     _try_out(space, path)
     return space

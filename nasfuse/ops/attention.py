@@ -15,7 +15,9 @@ class SqueezeExcite(nn.Module):
     arXiv:1709.01507
     """
 
-    def __init__(self, width: int, *, squeezed: int, activation: type[nn.Module]) -> None:
+    def __init__(
+        self, width: int, *, squeezed: int, activation: type[nn.Module]
+    ) -> None:
         super().__init__()
         self.squeeze = nn.Conv2d(width, squeezed, 1)
         self.activation = activation()

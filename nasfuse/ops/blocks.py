@@ -13,7 +13,7 @@ from nasfuse.ops.layers import ConvNorm, conv_norm_cost
 
 
 class Residual(nn.Module):
-    """norm(conv(act(norm(conv(x))))): two k x k convolutions, the first with the stride.
+    """norm(conv(act(norm(conv(x))))), two k x k convolutions, the first strided.
 
     The transform of ResNet's basic block. He et al. 2016, arXiv:1512.03385
     """
@@ -39,15 +39,18 @@ class Residual(nn.Module):
 
 def residual_cost(shape: Shape, outputs: int, stride: int, *, kernel: int) -> Cost:
     first = conv_norm_cost(shape, outputs, kernel=kernel, stride=stride)
-    return first + conv_norm_cost(shape.strided(outputs, stride), outputs, kernel=kernel)
+    return first + conv_norm_cost(
+        shape.strided(outputs, stride), outputs, kernel=kernel
+    )
 
 
 class MBConv(nn.Module):
     """norm(W2 se(act(norm(dw(act(norm(W1 x))))))): an inverted bottleneck.
 
-    W1 widens `expand` times (absent for 1), dw is a k x k convolution within each channel, se
-    squeezes to inputs / se channels (absent for None), W2 is linear. Sandler et al. 2018,
-    MobileNetV2, arXiv:1801.04381; with se, Tan & Le 2019, EfficientNet, arXiv:1905.11946
+    W1 widens `expand` times (absent for 1), dw is a k x k convolution within each
+    channel, se squeezes to inputs / se channels (absent for None), W2 is linear.
+    Sandler et al. 2018, MobileNetV2, arXiv:1801.04381; with se, Tan & Le 2019,
+    EfficientNet, arXiv:1905.11946
     """
 
     def __init__(
@@ -66,7 +69,9 @@ class MBConv(nn.Module):
         layers: list[nn.Module] = []
         if expand > 1:
             layers += [ConvNorm(inputs, hidden, kernel=1), activation()]
-        layers += [ConvNorm(hidden, hidden, kernel=kernel, stride=stride, groups=hidden)]
+        layers += [
+            ConvNorm(hidden, hidden, kernel=kernel, stride=stride, groups=hidden)
+        ]
         layers += [activation()]
         if se is not None:
             squeezed = max(1, inputs // se)
@@ -79,7 +84,13 @@ class MBConv(nn.Module):
 
 
 def mbconv_cost(
-    shape: Shape, outputs: int, stride: int, *, kernel: int, expand: int, se: int | None = None
+    shape: Shape,
+    outputs: int,
+    stride: int,
+    *,
+    kernel: int,
+    expand: int,
+    se: int | None = None,
 ) -> Cost:
     hidden = shape._replace(channels=expand * shape.channels)
     widen = conv_norm_cost(shape, hidden.channels, kernel=1) if expand > 1 else NOTHING
@@ -92,10 +103,10 @@ def mbconv_cost(
 
 
 class Dense(nn.Module):
-    """conv(act(norm(W act(norm(x))))): 1 x 1 to bottleneck * outputs, then k x k to outputs.
+    """conv(act(norm(W act(norm(x))))), W 1 x 1 to bottleneck * outputs channels.
 
-    Normalised before each convolution, so what it puts out is not. The layer of DenseNet-B.
-    Huang et al. 2017, arXiv:1608.06993
+    Normalised before each convolution, so what it puts out is not. The layer of
+    DenseNet-B. Huang et al. 2017, arXiv:1608.06993
     """
 
     def __init__(
@@ -113,7 +124,9 @@ class Dense(nn.Module):
         self.norm1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, hidden, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(hidden)
-        self.conv2 = nn.Conv2d(hidden, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        self.conv2 = nn.Conv2d(
+            hidden, outputs, kernel, stride, padding=kernel // 2, bias=False
+        )
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,14 +135,18 @@ class Dense(nn.Module):
         return out
 
 
-def dense_cost(shape: Shape, outputs: int, stride: int, *, kernel: int, bottleneck: int) -> Cost:
+def dense_cost(
+    shape: Shape, outputs: int, stride: int, *, kernel: int, bottleneck: int
+) -> Cost:
     hidden = shape._replace(channels=bottleneck * outputs)
     reduce = norm_cost(shape) + conv_cost(shape, hidden.channels, 1)
-    return reduce + norm_cost(hidden) + conv_cost(hidden, outputs, kernel, stride=stride)
+    return (
+        reduce + norm_cost(hidden) + conv_cost(hidden, outputs, kernel, stride=stride)
+    )
 
 
 class Block(NamedTuple):
-    """A transform, what it costs on a map, and whether an activation follows its fusion."""
+    """A transform, its cost on a map, and whether an activation follows its fusion."""
 
     module: type[nn.Module]
     cost: Callable[..., Cost]

@@ -1,9 +1,9 @@
 """Fusion: two maps of one height and width become one map.
 
-x is the skip's input (through its shortcut), y the block's transform of it. A gate on the
-identity path starts close to the identity, which is part of the operator: left at one half, it
-is the gate's start and not its merit that a search would rank (He et al. 2016, arXiv:1603.05027,
-section 3).
+x is the skip's input (through its shortcut), y the block's transform of it. A gate on
+the identity path starts close to the identity, which is part of the operator: left at
+one half, it is the gate's start and not its merit that a search would rank (He et al.
+2016, arXiv:1603.05027, section 3).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Concat(nn.Module):
 
 
 class ConcatConv(nn.Module):
-    """relu(norm(W [x; y])): concatenation brought back to the width by a 1 x 1 convolution.
+    """relu(norm(W [x; y])): concatenated, then 1 x 1 back to the width.
 
     As in the transitions of Wang et al. 2020, CSPNet, arXiv:1911.11929
     """
@@ -73,8 +73,8 @@ def concat_conv_cost(shape: Shape) -> Cost:
 class Gated(nn.Module):
     """g * y + (1 - g) * x with g = sigmoid(W x + b), b = -3 and W = 0 at the start.
 
-    The gate begins at 0.05, almost the identity. Srivastava et al. 2015, Highway Networks,
-    arXiv:1505.00387; "exclusive gating" in He et al. 2016, arXiv:1603.05027.
+    The gate begins at 0.05, almost the identity. Srivastava et al. 2015, Highway
+    Networks, arXiv:1505.00387; "exclusive gating" in He et al. 2016, arXiv:1603.05027.
     """
 
     def __init__(self, width: int) -> None:
@@ -93,7 +93,7 @@ def gated_cost(shape: Shape) -> Cost:
 
 
 class Bottleneck(nn.Module):
-    """norm(W2 relu(norm(W1 x))): two 1 x 1 convolutions through width / reduction channels."""
+    """norm(W2 relu(norm(W1 x))): 1 x 1 to width / reduction channels and back."""
 
     def __init__(self, width: int, *, reduction: int) -> None:
         super().__init__()
@@ -105,7 +105,9 @@ class Bottleneck(nn.Module):
         self.norm2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm2(self.expand(self.activation(self.norm1(self.reduce(x)))))
+        out: Tensor = self.norm2(
+            self.expand(self.activation(self.norm1(self.reduce(x))))
+        )
         return out
 
 
@@ -118,9 +120,9 @@ def bottleneck_cost(shape: Shape, reduction: int) -> Cost:
 class AFF(nn.Module):
     """g * x + (1 - g) * y with g = sigmoid(L(x + y) + G(mean(x + y))).
 
-    L looks at each pixel, G at the whole map, each a Bottleneck. Its batch norm on the mean
-    needs more than one image in training. Dai et al. 2021, Attentional Feature Fusion,
-    arXiv:2009.14082 (equation 4; without the factor 2 of the authors' code)
+    L looks at each pixel, G at the whole map, each a Bottleneck. Its batch norm on the
+    mean needs more than one image in training. Dai et al. 2021, Attentional Feature
+    Fusion, arXiv:2009.14082 (equation 4; without the factor 2 of the authors' code)
     """
 
     def __init__(self, width: int, *, reduction: int) -> None:
@@ -130,7 +132,9 @@ class AFF(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         total = x + y
-        g = torch.sigmoid(self.local(total) + self.context(total.mean((2, 3), keepdim=True)))
+        g = torch.sigmoid(
+            self.local(total) + self.context(total.mean((2, 3), keepdim=True))
+        )
         return g * x + (1 - g) * y
 
 
@@ -146,7 +150,7 @@ def free(shape: Shape) -> Cost:
 
 
 class Fusion(NamedTuple):
-    """An operator, what it costs on a map, and whether it has layers of the map's width."""
+    """An operator, its cost on a map, and whether it is told the map's width."""
 
     module: type[nn.Module]
     cost: Callable[..., Cost]

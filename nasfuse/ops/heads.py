@@ -12,12 +12,14 @@ from nasfuse.ops.layers import ConvNorm, conv_norm_cost
 
 
 class NormHead(nn.Module):
-    """linear(mean(act(norm(x)))), the end of a network whose last map is not normalised.
+    """linear(mean(act(norm(x)))), for a last map that is not normalised.
 
     (batch, inputs, height, width) to (batch, classes), as all heads.
     """
 
-    def __init__(self, inputs: int, classes: int, *, activation: type[nn.Module]) -> None:
+    def __init__(
+        self, inputs: int, classes: int, *, activation: type[nn.Module]
+    ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(inputs)
         self.activation = activation()
@@ -33,7 +35,7 @@ def norm_head_cost(shape: Shape, classes: int) -> Cost:
 
 
 class ConvHead(nn.Module):
-    """linear(mean(act(norm(W x)))): a 1 x 1 convolution to `width` first, as EfficientNet."""
+    """linear(mean(act(norm(W x)))), W 1 x 1 to `width` channels, as EfficientNet."""
 
     def __init__(
         self, inputs: int, classes: int, *, width: int, activation: type[nn.Module]

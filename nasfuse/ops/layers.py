@@ -16,11 +16,23 @@ class ConvNorm(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias=False,
         )
         self.norm = nn.BatchNorm2d(outputs)
 
@@ -58,14 +70,19 @@ class Stem(nn.Module):
 
 
 class Skip(nn.Module):
-    """activation(fusion(shortcut(x), transform(x))): a block's input meets its transform.
+    """activation(fusion(shortcut(x), transform(x))): input meets transform.
 
-    With Add it is a residual block (He et al. 2016, arXiv:1512.03385), with Concat a layer of a
-    DenseNet (Huang et al. 2017, arXiv:1608.06993).
+    With Add it is a residual block (He et al. 2016, arXiv:1512.03385), with Concat a
+    layer of a DenseNet (Huang et al. 2017, arXiv:1608.06993).
     """
 
     def __init__(
-        self, *, transform: nn.Module, shortcut: nn.Module, fusion: nn.Module, activation: nn.Module
+        self,
+        *,
+        transform: nn.Module,
+        shortcut: nn.Module,
+        fusion: nn.Module,
+        activation: nn.Module,
     ) -> None:
         super().__init__()
         self.transform = transform
@@ -79,7 +96,7 @@ class Skip(nn.Module):
 
 
 class Halve(nn.Module):
-    """Mean over 2 x 2 pixels, an odd side rounded up: a shortcut that keeps its channels."""
+    """Mean over 2 x 2 pixels, odd sides rounded up: a shortcut that keeps channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +108,7 @@ class Halve(nn.Module):
 
 
 def shortcut_cost(shape: Shape, outputs: int, stride: int) -> Cost:
-    """Of the cheapest path that gives a map of this size: nothing, a pooling or a projection."""
+    """Of the cheapest path to a map of this size: nothing, pooling or projection."""
     if outputs != shape.channels:
         return conv_norm_cost(shape, outputs, kernel=1, stride=stride)
     return NOTHING if stride == 1 else pool_cost(shape, stride)

@@ -1,0 +1,262 @@
+"""The main job as functions: what the command line calls, and what Python users call."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from nasfuse.cost import parse_budget
+from nasfuse.data.batches import measure
+from nasfuse.data.dataset import Dataset
+from nasfuse.data.load import load_dataset
+from nasfuse.errors import DataError, UsageError
+from nasfuse.export.bundle import Check, Preprocessing, export_result
+from nasfuse.recipe import Recipe, read_recipe
+from nasfuse.results import Result, result_front
+from nasfuse.search.proposing import check_budget
+from nasfuse.search.running import Resources, run_search
+from nasfuse.search.schedule import Limits, Listener, Progress
+from nasfuse.search.study import SAMPLERS, Settings, Study, free_name
+from nasfuse.search.worker import versions
+from nasfuse.space import load_space, read_space
+from nasfuse.tracking import local_uri
+from nasfuse.view import View
+
+DEFAULT_SECONDS = 300.0  # of a search that is given neither trials nor a time
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search is asked for; the command line's options have the same names.
+
+    `budget` is text such as 400MFLOPs, `data` the name of a data set or a folder of images,
+    `space` the name of a space or a file, `recipe` a file, `epochs` those of the last rung.
+    Without `trials` and `seconds` a search takes five minutes; without `workers` it uses every
+    core, or what the GPUs hold.
+    """
+
+    budget: str
+    data: str = "sample"
+    space: str = "default"
+    name: str | None = None
+    trials: int | None = None
+    seconds: float | None = None
+    workers: int | None = None
+    gpus_per_trial: float | None = None
+    sampler: str = "tpe"
+    seed: int = 0
+    epochs: int | None = None
+    recipe: Path | None = None
+    ray_address: str | None = None
+    tracking_uri: str | None = None
+    studies: Path = Path("studies")
+
+
+class Plan(NamedTuple):
+    """A search that was checked and not yet started: nothing has been written."""
+
+    settings: Settings
+    dataset: Dataset
+    folder: Path
+    limits: Limits
+    resources: Resources
+
+
+def plan_search(options: SearchOptions) -> Plan:
+    """Check everything a search needs, load its images, and write nothing.
+
+    Raises:
+        NasfuseError: of the kind that fits what is wrong.
+    """
+    budget = parse_budget(options.budget)
+    space = load_space(options.space)
+    check_budget(space, budget)  # before the images are loaded: it takes no time
+    recipe = _recipe(options)
+    _check_options(options)
+    side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
+    dataset = load_dataset(options.data, side=side, seed=options.seed)
+    space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
+    check_budget(space, budget)
+    normalisation = measure(dataset.train)
+    name = options.name or free_name(options.studies, dataset.name)
+    settings = Settings(
+        name=name,
+        space_name=space.name,
+        space=read_space(options.space),
+        budget=budget,
+        data=_absolute(options.data),
+        side=side,
+        fingerprint=dataset.fingerprint,
+        classes=dataset.classes,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        recipe=recipe,
+        sampler=options.sampler,  # type: ignore[arg-type]  # checked above
+        seed=options.seed,
+        tracking_uri=options.tracking_uri,
+        versions=versions(),
+    )
+    limits = limits_of(options.trials, options.seconds)
+    resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
+    return Plan(settings, dataset, options.studies / name, limits, resources)
+
+
+def _recipe(options: SearchOptions) -> Recipe:
+    recipe = read_recipe(options.recipe) if options.recipe else Recipe()
+    return recipe.with_epochs(options.epochs) if options.epochs else recipe
+
+
+def _check_options(options: SearchOptions) -> None:
+    if options.sampler not in SAMPLERS:
+        raise UsageError(
+            f"there is no sampler '{options.sampler}'",
+            where="--sampler",
+            why=f"the samplers are {', '.join(SAMPLERS)}",
+            fix="--sampler tpe",
+        )
+    if options.name and (Path(options.name).name != options.name or options.name.startswith(".")):
+        raise UsageError(
+            f"'{options.name}' cannot be the name of a study",
+            where="--name",
+            why="a study is a folder of its own: no slashes, no dot in front",
+            fix="--name my-study   and --studies for another place",
+        )
+
+
+def _absolute(data: str) -> str:
+    """A folder's whole path, for a study may be resumed from elsewhere."""
+    path = Path(data).expanduser()
+    return (
+        str(path.resolve()) if path.is_dir() and data not in ("sample", "fashion-mnist") else data
+    )
+
+
+def limits_of(trials: int | None, seconds: float | None) -> Limits:
+    """What was asked for, or five minutes."""
+    return Limits(trials, DEFAULT_SECONDS if trials is None and seconds is None else seconds)
+
+
+def resources_of(
+    workers: int | None, gpus_per_trial: float | None, ray_address: str | None
+) -> Resources:
+    """As asked for; else a worker a core, or as many as the GPUs hold at 1/4 of one each."""
+    gpus = torch.cuda.device_count()
+    share = gpus_per_trial if gpus_per_trial is not None else (0.25 if gpus else 0.0)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    room = math.floor(gpus / share) if share else cores or 1
+    return Resources(workers or max(1, min(cores or 1, room)), share, ray_address)
+
+
+class Outcome(NamedTuple):
+    """What a search left: its study, all results, and why MLflow does not show them, if so."""
+
+    study: Study
+    progress: Progress
+    view_problem: str | None
+
+    @property
+    def front(self) -> list[Result]:
+        return result_front(self.progress.results)
+
+
+def search(options: SearchOptions, *, listen: Listener | None = None) -> Outcome:
+    """Search from the beginning; `listen` hears of every change."""
+    return start(plan_search(options), listen=listen)
+
+
+def start(plan: Plan, *, listen: Listener | None = None) -> Outcome:
+    """Create the planned study and run it."""
+    study = Study.create(plan.folder, plan.settings)
+    return _run(study, plan.dataset, plan.limits, plan.resources, listen)
+
+
+def resume(
+    study: Study, limits: Limits, resources: Resources, *, listen: Listener | None = None
+) -> Outcome:
+    """Go on with a study, its unfinished trials first. `limits` counts trials from the beginning.
+
+    Raises:
+        DataError: the images are not those that the study began with.
+    """
+    settings = study.settings
+    dataset = load_dataset(settings.data, side=settings.side, seed=settings.seed)
+    if dataset.fingerprint != settings.fingerprint:
+        raise DataError(
+            "the images have changed since the study began",
+            where=settings.data,
+            why=f"their fingerprint is {dataset.fingerprint}, it was {settings.fingerprint}; "
+            "accuracies on different images cannot be compared",
+            fix=f"nasfuse search --data {settings.data}   for a new study",
+        )
+    return _run(study, dataset, limits, resources, listen)
+
+
+def _run(
+    study: Study,
+    dataset: Dataset,
+    limits: Limits,
+    resources: Resources,
+    listen: Listener | None,
+) -> Outcome:
+    with study.locked(), View(study, tracking_uri(study)) as view:
+
+        def tell_all(progress: Progress) -> None:
+            view.update(progress.results)
+            if listen is not None:
+                listen(progress)
+
+        progress = run_search(study, dataset, limits=limits, resources=resources, listen=tell_all)
+        view.finish(progress.results, complete=progress.stopping is None)
+    return Outcome(study, progress, view.problem)
+
+
+def tracking_uri(study: Study) -> str:
+    """Where MLflow keeps this study: beside all studies unless the search was told otherwise."""
+    return study.settings.tracking_uri or local_uri(study.folder.parent)
+
+
+def choose(study: Study, which: str) -> Result:
+    """A result of a study: `best`, a trial's number or the beginning of its key.
+
+    Raises:
+        UsageError: there is no such trained network.
+    """
+    front = result_front(study.results)
+    if which == "best" and front:
+        return front[-1]
+    trained = sorted((r for r in study.results if r.status == "complete"), key=lambda r: -r.rung)
+    matches = [r for r in trained if str(r.number) == which or r.key.startswith(which)]
+    if not matches or which == "best":
+        keys = ", ".join(f"{r.number} ({r.key})" for r in front)
+        raise UsageError(
+            f"study '{study.settings.name}' has no trained network '{which}'",
+            where=str(study.folder),
+            why=f"its front is {keys}" if front else "nothing has been trained in it yet",
+            fix="nasfuse export best --out net/"
+            if front
+            else f"nasfuse resume {study.folder.name}",
+        )
+    return matches[0]
+
+
+def export(study: Study, which: str, *, out: Path) -> tuple[Result, Check]:
+    """Write a trained network as a folder that needs nothing of ours, and check it."""
+    result, settings = choose(study, which), study.settings
+    rung = settings.recipe.rungs[result.rung]
+    trained = (
+        f"Weights from the search: {rung.epochs} epoch(s) on {rung.share:.0%} of the training\n"
+        f"images, validation accuracy {result.point.accuracy:.4f} (one run)."
+    )
+    check = export_result(
+        result,
+        study.trial(result.key) / f"rung{result.rung}.safetensors",
+        out,
+        preprocessing=Preprocessing(settings.classes, settings.mean, settings.std),
+        trained=trained,
+    )
+    return result, check

@@ -1,0 +1,373 @@
+"""The command line: one verb, one call. Heavy imports stay inside the verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nasfuse.errors import NasfuseError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nasfuse.api import Outcome, Plan
+    from nasfuse.results import Result
+    from nasfuse.search.study import Study
+
+app = typer.Typer(
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Find the best small network for your images under a compute budget, "
+    "and learn which feature fusion earns its cost.",
+)
+
+Studies = Annotated[
+    Path, typer.Option("--studies", envvar="NASFUSE_STUDIES", help="Folder of all studies.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")]
+StudyName = Annotated[str | None, typer.Argument(help="A study; the newest if left out.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="Stop after this many different networks.")]
+TimeLimit = Annotated[
+    str | None, typer.Option(help="Stop after this time, such as 90s, 30m or 2h.  [default: 5m]")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Trials at once.  [default: one a core, or four a GPU]")
+]
+GpusPerTrial = Annotated[
+    float | None, typer.Option(min=0.0, help="Share of a GPU for each.  [default: 0.25]")
+]
+RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster.")]
+STUDIES = Path("studies")
+
+
+@app.command(epilog="Example: nasfuse search --budget 400MFLOPs --data photos/ --time-limit 1h")
+def search(
+    budget: Annotated[
+        str, typer.Option(help="Upper limit for one image: 400MFLOPs, 400MMACs, 0.4G: the same.")
+    ],
+    data: Annotated[
+        str, typer.Option(help="A folder of images, sample or fashion-mnist.")
+    ] = "sample",
+    space: Annotated[str, typer.Option(help="A search space by name, or a YAML file.")] = "default",
+    trials: Trials = None,
+    time_limit: TimeLimit = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of a full training.  [default: 1]")
+    ] = None,
+    workers: Workers = None,
+    gpus_per_trial: GpusPerTrial = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of proposals, splits and training.")] = 0,
+    sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
+    recipe: Annotated[Path | None, typer.Option(help="YAML file with how to train.")] = None,
+    ray_address: RayAddress = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow server or store.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    studies: Studies = STUDIES,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Search for networks within a budget and print their Pareto front."""
+    from nasfuse import api
+
+    options = api.SearchOptions(
+        budget=budget,
+        data=data,
+        space=space,
+        name=name,
+        trials=trials,
+        seconds=parse_seconds(time_limit),
+        workers=workers,
+        gpus_per_trial=gpus_per_trial,
+        sampler=sampler,
+        seed=seed,
+        epochs=epochs,
+        recipe=recipe,
+        ray_address=ray_address,
+        tracking_uri=tracking_uri,
+        studies=studies,
+    )
+    console = _console(as_json)
+    plan = api.plan_search(options)
+    if not quiet:
+        _print_plan(console, plan)
+    if dry_run:
+        console.print("nothing was written; leave out --dry-run to start")
+        return
+    from nasfuse.terminal import watching
+
+    with watching(console, quiet=quiet) as listen:
+        outcome = api.start(plan, listen=listen)
+    _conclude(console, outcome, as_json)
+
+
+@app.command(epilog="Example: nasfuse resume --time-limit 10m")
+def resume(
+    study: StudyName = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many networks in all.")
+    ] = None,
+    time_limit: TimeLimit = None,
+    workers: Workers = None,
+    gpus_per_trial: GpusPerTrial = None,
+    ray_address: RayAddress = None,
+    studies: Studies = STUDIES,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Go on with a search that was stopped or killed; nothing finished is trained again."""
+    from nasfuse import api
+    from nasfuse.search.study import find_study
+    from nasfuse.terminal import watching
+
+    found = find_study(studies, study)
+    limits = api.limits_of(trials, parse_seconds(time_limit))
+    resources = api.resources_of(workers, gpus_per_trial, ray_address)
+    console = _console(as_json)
+    with watching(console, quiet=quiet) as listen:
+        outcome = api.resume(found, limits, resources, listen=listen)
+    _conclude(console, outcome, as_json)
+
+
+@app.command(epilog="Example: nasfuse front --json")
+def front(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
+    """Print the Pareto front of a study."""
+    from nasfuse.results import result_front
+    from nasfuse.search.study import find_study
+    from nasfuse.terminal import front_table
+
+    found = find_study(studies, study)
+    results = result_front(found.results)
+    if as_json:
+        _print_json(_front_document(found, results))
+    else:
+        _console(False).print(front_table(results))
+
+
+@app.command(epilog="Example: nasfuse show best")
+def show(
+    trial: Annotated[str, typer.Argument(help="best, a trial's number, or its key.")] = "best",
+    study: Annotated[str | None, typer.Option(help="The study.  [default: the newest]")] = None,
+    studies: Studies = STUDIES,
+) -> None:
+    """Print everything about one trained network as JSON."""
+    from nasfuse.api import choose
+    from nasfuse.search.study import find_study
+
+    result = choose(find_study(studies, study), trial)
+    _print_json(result.model_dump(mode="json", exclude_none=True))
+
+
+@app.command(epilog="Example: nasfuse export best --out net/")
+def export(
+    out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
+    trial: Annotated[str, typer.Argument(help="best, a trial's number, or its key.")] = "best",
+    study: Annotated[str | None, typer.Option(help="The study.  [default: the newest]")] = None,
+    studies: Studies = STUDIES,
+    as_json: Json = False,
+) -> None:
+    """Write a network as a folder that needs torch only, checked in a fresh process."""
+    from nasfuse import api
+    from nasfuse.cost import show_macs
+    from nasfuse.search.study import find_study
+
+    found = find_study(studies, study)
+    result, check = api.export(found, trial, out=out)
+    files = sorted(path.name for path in out.iterdir())
+    difference = max(check.differences.values())
+    if as_json:
+        document = {"key": result.key, "out": str(out), "files": files, "difference": difference}
+        _print_json({"schema_version": 1, **document})
+        return
+    console = _console(False)
+    console.print(
+        f"trial {result.number} of {found.settings.name}: validation accuracy "
+        f"{result.point.accuracy:.4f}, {show_macs(check.macs)} MACs, {check.params:,} parameters"
+    )
+    console.print(f"wrote    {out}: {', '.join(files)}")
+    console.print(f"checked  in a fresh process: largest difference {difference:g}")
+    console.print(f"use it   cd {out} && python -c 'import model; print(model.load())'")
+
+
+@app.command(epilog="Example: nasfuse cost net/architecture.json --by-layer")
+def cost(
+    architecture: Annotated[Path, typer.Argument(help="An architecture as JSON or YAML.")],
+    by_layer: Annotated[bool, typer.Option("--by-layer", help="One line a layer.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print what an architecture costs, by our count and by thop's."""
+    from nasfuse.architecture import read_architecture
+    from nasfuse.cost import show_macs
+    from nasfuse.network import cost as cost_of
+    from nasfuse.network import plan, thop_macs
+
+    document = read_architecture(architecture)
+    price, thop = cost_of(document), thop_macs(document)
+    if as_json:
+        counts = {"macs": price.macs, "params": price.params, "thop_macs": thop}
+        _print_json({"schema_version": 1, "key": document.key, **counts})
+        return
+    console = _console(False)
+    if by_layer:
+        for layer in plan(document):
+            macs = show_macs(layer.cost.macs)
+            console.print(
+                f"{layer.name:<12} {layer.shape!s:>12} {macs:>8} MACs {layer.cost.params:>10,}"
+            )
+    console.print(
+        f"{price.macs:,} MACs, {price.params:,} parameters; thop counts {thop:,} MACs"
+        f" (with batch norm and pooling)"
+    )
+
+
+@app.command(epilog="Example: nasfuse spaces default")
+def spaces(
+    name: Annotated[str | None, typer.Argument(help="A space to print.")] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a complete architecture of the space.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the search spaces, or print one."""
+    from nasfuse.space import find_space, load_space, space_names
+
+    if example:
+        _print_json(load_space(name or "default").sample(0).architecture.document())
+    elif name:
+        sys.stdout.write(find_space(name).read_text(encoding="utf-8"))
+    elif as_json:
+        sizes = {known: load_space(known).size for known in space_names()}
+        _print_json({"schema_version": 1, "spaces": sizes})
+    else:
+        for known in space_names():
+            space = load_space(known)
+            print(f"{known:<12} about {space.size:.0e} networks; {', '.join(space.fusions)}")
+
+
+@app.command(epilog="Example: nasfuse ui")
+def ui(
+    study: StudyName = None,
+    port: Annotated[int, typer.Option(min=0, help="0: any free port.")] = 5000,
+    studies: Studies = STUDIES,
+) -> None:
+    """Serve MLflow on this machine and print the address of the front."""
+    from nasfuse import tracking
+    from nasfuse.api import tracking_uri
+    from nasfuse.search.study import find_study
+
+    found = find_study(studies, study)
+    uri, name = tracking_uri(found), found.settings.name
+    if uri.startswith(("http://", "https://")):
+        print(tracking.front_address(uri, uri, name))
+        return
+    with tracking.serve(uri, studies / "mlartifacts", port=port) as base:
+        print(f"the front of {name}:\n  {tracking.front_address(base, uri, name)}")
+        print(f"all studies:\n  {base}\nCtrl-C ends the server.", flush=True)
+        tracking.wait(base)
+
+
+def parse_seconds(text: str | None) -> float | None:
+    """Seconds of a time such as 90s, 30m, 2h or 300.
+
+    Raises:
+        UsageError: the text is no positive time.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise UsageError(
+            f"'{text}' is not a time",
+            where="--time-limit",
+            why="a time is a positive number of seconds, or has one of the units s, m, h",
+            fix="--time-limit 30m",
+        )
+    return seconds
+
+
+def _console(as_json: bool) -> Console:
+    """Where people read: stdout, or stderr when stdout carries JSON."""
+    from rich.console import Console
+
+    return Console(stderr=as_json, highlight=False)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def _print_plan(console: Console, plan: Plan) -> None:
+    from nasfuse.terminal import clock, plan_lines
+
+    settings, limits = plan.settings, plan.limits
+    ends = [f"{limits.trials} networks"] if limits.trials else []
+    ends += [clock(limits.seconds)] if limits.seconds else []
+    workers = plan.resources.workers
+    words = f"{' or '.join(ends)}, {workers} worker{'s' * (workers > 1)}"
+    size, train = settings.search_space.size, len(plan.dataset.train)
+    for line in plan_lines(settings, words, size=size, train=train):
+        console.print(line, markup=False)
+
+
+def _front_document(study: Study, results: list[Result]) -> dict[str, Any]:
+    rows = [r.model_dump(mode="json", exclude_none=True) for r in results]
+    settings = study.settings
+    return {
+        "schema_version": 1,
+        "study": settings.name,
+        "budget_macs": settings.budget,
+        "folder": str(study.folder),
+        "front": rows,
+    }
+
+
+def _conclude(console: Console, outcome: Outcome, as_json: bool) -> None:
+    """The front, what came of the search and what to type next; exits as it was ended."""
+    from nasfuse.terminal import clock, front_table, status_line
+
+    progress, name = outcome.progress, outcome.study.settings.name
+    console.print(f"{status_line(progress)}; {clock(progress.seconds)} in all", markup=False)
+    if outcome.front:
+        console.print(front_table(outcome.front))
+    if outcome.view_problem:
+        console.print(f"MLflow does not show all of this: {outcome.view_problem}", markup=False)
+    if as_json:
+        _print_json(_front_document(outcome.study, outcome.front))
+    if progress.stopping:
+        console.print(f"stopped; go on with:  nasfuse resume {name}", markup=False)
+        raise typer.Exit(143 if progress.stopping == "SIGTERM" else 130)
+    if not outcome.front:
+        raise UsageError(
+            "no network finished its training",
+            where=str(outcome.study.folder / "results.jsonl"),
+            why=f"{clock(progress.seconds)} were too short, or every trial failed",
+            fix=f"nasfuse resume {name} --time-limit 10m",
+        )
+    console.print(f"report  {outcome.study.folder / 'report' / 'front.html'}", markup=False)
+    console.print(f"look    nasfuse ui {name}", markup=False)
+    console.print("export  nasfuse export best --out net/", markup=False)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in four lines and its own exit code."""
+    try:
+        app()
+    except NasfuseError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""From images in memory to normalised batches on a device; no per-image Python work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from nasfuse.data.dataset import Split
+
+STATISTICS_IMAGES = 10_000
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel, for values between 0 and 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def measure(split: Split) -> Normalisation:
+    """Over at most 10,000 images, evenly spaced, so that equal data give equal numbers."""
+    images = split.images[:: max(1, len(split) // STATISTICS_IMAGES)]
+    values = images.astype(np.float64) / 255
+    mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
+    # a channel without contrast must not divide by zero
+    return Normalisation(
+        tuple(round(float(m), 4) for m in mean),
+        tuple(round(max(float(s), 1e-3), 4) for s in std),
+    )
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split on a device: uint8 images (n, channels, height, width) and int64 labels (n,)."""
+
+    pixels: Tensor
+    labels: Tensor
+    normalisation: Normalisation
+    resolution: int
+
+    @classmethod
+    def of(
+        cls, split: Split, normalisation: Normalisation, *, resolution: int, device: torch.device
+    ) -> Images:
+        pixels, labels = _tensor(split.images, device), _tensor(split.labels, device)
+        return cls(pixels, labels, normalisation, resolution)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def head(self, count: int) -> Images:
+        """The first `count` images."""
+        return Images(self.pixels[:count], self.labels[:count], self.normalisation, self.resolution)
+
+    def batches(
+        self, size: int, *, order: Tensor | None = None, augment: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images at the resolution, and labels, in batches of at most `size`.
+
+        `order` are the indices to use, for training; a last batch of one image, which batch norm
+        cannot train on, is then left out. The augmentation draws from torch's global generator.
+        """
+        whole = torch.arange(len(self)) if order is None else order
+        for indices in torch.split(whole, size):
+            if len(indices) == 1 and order is not None:
+                continue
+            indices = indices.to(self.pixels.device)
+            batch = self._normalised(self.pixels[indices])
+            yield shifted(batch) if augment else batch, self.labels[indices]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        mean = pixels.new_tensor(self.normalisation.mean, dtype=torch.float32).view(1, -1, 1, 1)
+        std = pixels.new_tensor(self.normalisation.std, dtype=torch.float32).view(1, -1, 1, 1)
+        images = (pixels.float() / 255 - mean) / std
+        if images.shape[-2:] != (self.resolution, self.resolution):
+            side = (self.resolution, self.resolution)
+            images = functional.interpolate(images, side, mode="bilinear", antialias=True)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def _tensor(array: NDArray[np.uint8] | NDArray[np.int64], device: torch.device) -> Tensor:
+    """Arrays from Ray's object store are read-only, which torch would warn of: copy those."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+
+
+def shifted(images: Tensor) -> Tensor:
+    """Each image moved by up to an eighth of its side in both directions, edges filled with 0."""
+    batch, _, side, _ = images.shape
+    reach = max(1, side // 8)
+    padded = functional.pad(images, (reach, reach, reach, reach))
+    down, right = torch.randint(0, 2 * reach + 1, (2, batch, 1), device=images.device)
+    span = torch.arange(side, device=images.device)
+    rows, columns = (down + span)[:, None, :, None], (right + span)[:, None, None, :]
+    number = torch.arange(batch, device=images.device)[:, None, None, None]
+    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    moved = padded[number, channel, rows, columns]
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
+def subset(split: Split, share: float, seed: int) -> Split:
+    """A share of the images, drawn by the seed, every class in its proportion."""
+    if share >= 1:
+        return split
+    generator = np.random.default_rng(seed)
+    kept = [
+        generator.permutation(members)[: max(2, round(share * len(members)))]
+        for members in (np.flatnonzero(split.labels == c) for c in np.unique(split.labels))
+    ]
+    chosen = np.sort(np.concatenate(kept))
+    return Split(split.images[chosen], split.labels[chosen])

@@ -1,0 +1,131 @@
+"""Running: a search from its study's folder to the end, on Ray, stoppable by a signal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nasfuse.data.batches import Normalisation
+from nasfuse.data.dataset import Dataset
+from nasfuse.errors import SearchError
+from nasfuse.search.proposing import Proposer
+from nasfuse.search.schedule import (
+    MAX_FAILURES_IN_A_ROW,
+    Limits,
+    Listener,
+    Progress,
+    Schedule,
+)
+from nasfuse.search.study import Study
+from nasfuse.search.worker import Task
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How many jobs run at once, the GPU share of each, and the cluster to join."""
+
+    workers: int
+    gpus_per_trial: float = 0.0
+    address: str | None = None
+
+
+def run_search(
+    study: Study, dataset: Dataset, *, limits: Limits, resources: Resources, listen: Listener
+) -> Progress:
+    """Train until trials or time are used up, or until stopped; results are in the study.
+
+    Raises:
+        SearchError: many jobs in a row failed.
+    """
+    progress = Progress(study, limits, study.recover())
+    settings = study.settings
+    proposer = Proposer(
+        study.folder / "study.db",
+        settings.search_space,
+        budget=settings.budget,
+        sampler=settings.sampler,
+        seed=settings.seed,
+    )
+    schedule = Schedule(progress, proposer, resources.workers)
+    task = Task(
+        trials=(study.folder / "trials").resolve(),
+        dataset=dataset,
+        normalisation=Normalisation(settings.mean, settings.std),
+        recipe=settings.recipe,
+        seed=settings.seed,
+    )
+    listen(progress)
+    with _ray(resources, study.folder / "log.txt"), _signals(progress):
+        from nasfuse.search.tuning import tune_jobs  # Ray reads the environment on import
+
+        tune_jobs(schedule, task, gpus_per_trial=resources.gpus_per_trial, listen=listen)
+    if progress.failing:
+        raise SearchError(
+            f"the last {MAX_FAILURES_IN_A_ROW} networks failed in training",
+            where=str(study.folder / "results.jsonl"),
+            why=progress.results[-1].cause or "",
+            fix=f"mend the cause, then: nasfuse resume {settings.name}",
+        )
+    return progress
+
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # Ray's monitor would end the whole run, not only the worker that takes too much
+    "RAY_memory_monitor_refresh_ms": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@contextmanager
+def _ray(resources: Resources, log: Path) -> Iterator[None]:
+    """Ray on this machine, or joined; quiet, without dashboard, with token authentication."""
+    os.environ.update(_ENVIRONMENT)
+    import ray  # slow to import, and it reads the environment then
+
+    for name in ("ray", "ray.tune"):
+        logger = logging.getLogger(name)
+        logger.addHandler(logging.FileHandler(log))
+        logger.propagate = False
+    if resources.address:
+        ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
+    else:
+        ray.init(
+            address="local",
+            num_cpus=resources.workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _signals(progress: Progress) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops after the running steps, the second one at once."""
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        if progress.stopping:
+            raise KeyboardInterrupt
+        progress.stopping = signal.Signals(number).name
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,203 @@
+"""A study's folder: all that is needed to resume a search, look at it and export from it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nasfuse.architecture import read_document
+from nasfuse.errors import StorageError, UsageError
+from nasfuse.files import write_text
+from nasfuse.recipe import Recipe
+from nasfuse.results import Result, append_result, read_results
+from nasfuse.space import SearchSpace, parse_space
+
+SAMPLERS = ("tpe", "random", "nsga2")
+
+
+class Settings(BaseModel):
+    """What was asked for, and what the data were: everything but the results.
+
+    `space` is the whole document of the search space, `mean` and `std` belong to the channels of
+    training images with values between 0 and 1, `side` is that of stored images from folders.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    name: str
+    space_name: str
+    space: dict[str, Any]
+    budget: int
+    data: str
+    side: int
+    fingerprint: str
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    recipe: Recipe
+    sampler: Literal["tpe", "random", "nsga2"]
+    seed: int
+    tracking_uri: str | None
+    versions: dict[str, str]
+
+    @property
+    def search_space(self) -> SearchSpace:
+        space = parse_space(self.space, name=self.space_name)
+        return space.for_images(channels=len(self.mean), classes=len(self.classes))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder with settings, results and one folder a trial."""
+
+    folder: Path
+    settings: Settings
+
+    @classmethod
+    def create(cls, folder: Path, settings: Settings) -> Study:
+        """A new folder; an existing study is never touched.
+
+        Raises:
+            UsageError: there is a study of this name.
+            StorageError: the folder cannot be made.
+        """
+        if (folder / "study.yaml").exists():
+            raise UsageError(
+                f"there is a study '{folder.name}' already",
+                where=str(folder),
+                fix=f"nasfuse resume {folder.name}   or another --name",
+            )
+        try:
+            (folder / "trials").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                "the study's folder cannot be made", where=str(folder), why=str(error)
+            ) from None
+        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=100)
+        write_text(folder / "study.yaml", text)
+        return cls(folder, settings)
+
+    @classmethod
+    def open(cls, folder: Path) -> Study:
+        """An existing study; nothing is created.
+
+        Raises:
+            StorageError: the settings are damaged or of another version.
+        """
+        path = folder / "study.yaml"
+        try:
+            return cls(folder, Settings.model_validate(read_document(path)))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise StorageError(
+                "this study's settings are damaged or of another version",
+                where=f"{path}: {where}",
+                why=first["msg"],
+            ) from None
+
+    @property
+    def results(self) -> list[Result]:
+        return read_results(self.folder / "results.jsonl")
+
+    def record(self, result: Result) -> None:
+        """Put a result on the disk; whoever is told of it is told afterwards."""
+        append_result(self.folder / "results.jsonl", result)
+
+    def trial(self, key: str) -> Path:
+        """The folder of one architecture: its checkpoints, weights and results."""
+        return self.folder / "trials" / key
+
+    def recover(self) -> list[Result]:
+        """Take in what a killed search left: results its workers wrote and it never recorded.
+
+        A last line that the kill cut short is removed first.
+        """
+        path = self.folder / "results.jsonl"
+        if path.exists():
+            whole = path.read_bytes()
+            kept = whole[: whole.rfind(b"\n") + 1]
+            if kept != whole:
+                write_text(path, kept.decode())
+        known = {(r.key, r.rung) for r in self.results}
+        for leftover in sorted(self.folder.glob("trials/*/.*.tmp-*")):
+            leftover.unlink()
+        for path in sorted(self.folder.glob("trials/*/rung*.json")):
+            result = Result.model_validate_json(path.read_text(encoding="utf-8"))
+            if (result.key, result.rung) not in known:
+                self.record(result)
+        return self.results
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the study for this process; the system frees it however the process ends.
+
+        Raises:
+            StorageError: another process holds it.
+        """
+        lock, owner = FileLock(self.folder / "study.lock"), self.folder / "study.pid"
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = owner.read_text() if owner.exists() else "unknown"
+            raise StorageError(
+                f"study '{self.folder.name}' is in use",
+                where=str(self.folder),
+                why=f"process {holder} is searching in it",
+                fix="wait for it, or stop it with Ctrl-C where it runs",
+            ) from None
+        try:
+            owner.write_text(str(os.getpid()))
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+
+def study_names(studies: Path) -> list[str]:
+    """The studies in a folder, the one that was used last at the end."""
+    found = [path.parent for path in studies.glob("*/study.yaml")]
+    return [folder.name for folder in sorted(found, key=_last_use)]
+
+
+def _last_use(folder: Path) -> tuple[float, str]:
+    paths = (folder / "study.yaml", folder / "results.jsonl")
+    return max(path.stat().st_mtime for path in paths if path.exists()), folder.name
+
+
+def find_study(studies: Path, name: str | None) -> Study:
+    """A study by name, or the one that was used last.
+
+    Raises:
+        UsageError: there is none; a near match is offered.
+    """
+    names = study_names(studies)
+    if name is None and names:
+        return Study.open(studies / names[-1])
+    if name in names:
+        return Study.open(studies / str(name))
+    near = difflib.get_close_matches(name or "", names, 1)
+    raise UsageError(
+        f"there is no study '{name}'" if name else "there is no study yet",
+        where=str(studies),
+        why=f"the studies here are {', '.join(names)}" if names else "it holds no studies",
+        fix=near[0] if near else "nasfuse search --budget 400MFLOPs",
+    )
+
+
+def free_name(studies: Path, stem: str) -> str:
+    """`stem-1`, or the first number that no study has."""
+    number = 1
+    while (studies / f"{stem}-{number}").exists():
+        number += 1
+    return f"{stem}-{number}"

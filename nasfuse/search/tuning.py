@@ -1,0 +1,158 @@
+"""Jobs as Ray Tune sees them: a trainable, a searcher that hands them out, a stopper.
+
+Ray's trials are jobs (a network on a rung), not Optuna's trials. Ray's own state is disposable:
+a resumed search starts a new tuner, so what Ray pickles of these objects is never read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+from ray.tune.search import Searcher
+
+from nasfuse.results import Result
+from nasfuse.search.schedule import OVERTIME, Listener, Progress, Schedule
+from nasfuse.search.worker import Evaluation, Job, Task, record
+from nasfuse.training import reserve_memory
+
+MAX_CAUSE = 2000  # characters of an error that a result keeps
+
+
+class Worker(tune.Trainable):  # type: ignore[misc]
+    """A process that takes job after job and trains one epoch a step."""
+
+    def setup(self, config: dict[str, Any], task: Task | None = None) -> None:
+        assert task is not None
+        torch.set_num_threads(1)
+        reserve_memory()
+        self.task = task
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.job = Job.from_config(new_config["job"])
+        self.evaluation: Evaluation | None = None
+        self.began = time.monotonic()
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            return self._step()
+        except Exception as error:  # whatever the cause, the trial failed and the search goes on
+            cause = f"{type(error).__name__}: {error}".strip()[:MAX_CAUSE]
+            seconds = time.monotonic() - self.began
+            return _finished(record(self.task, self.job, seconds, cause=cause))
+
+    def _step(self) -> dict[str, Any]:
+        if self.evaluation is None:
+            self.evaluation = Evaluation(self.task, self.job)
+        loss = self.evaluation.epoch()
+        if not self.evaluation.done:
+            return {"epoch": self.evaluation.training.done, "loss": loss}
+        return _finished(self.evaluation.finish())
+
+
+def _finished(result: Result) -> dict[str, Any]:
+    return {"done": True, "result": result.model_dump_json(exclude_none=True)}
+
+
+class JobSearcher(Searcher):  # type: ignore[misc]
+    """Hands the schedule's jobs to Ray and takes their results to the study."""
+
+    def __init__(self, schedule: Schedule, task: Task, listen: Listener) -> None:
+        super().__init__(metric="accuracy", mode="max")
+        self.schedule, self.task, self.listen = schedule, task, listen
+        self.progress = schedule.progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if len(self.progress.running) >= self.schedule.workers:
+            return None
+        job = self.schedule.next()
+        if job is None:
+            return str(Searcher.FINISHED) if self.schedule.finished else None
+        self.progress.running[trial_id] = (job, 0, float("nan"))
+        self.listen(self.progress)
+        return {"job": job.to_config()}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if trial_id in self.progress.running and "epoch" in result:
+            job = self.progress.running[trial_id][0]
+            self.progress.running[trial_id] = (job, result["epoch"], result["loss"])
+            self.listen(self.progress)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        job, *_ = self.progress.running.pop(trial_id, (None,))
+        if job is None:
+            return
+        if result and "result" in result:
+            self._finish(Result.model_validate_json(result["result"]))
+        elif error:
+            self._finish(record(self.task, job, 0.0, cause="its worker died three times"))
+        # else it was stopped on the way; a resumed search goes on from its checkpoint
+
+    def _finish(self, result: Result) -> None:
+        self.progress.study.record(result)
+        self.progress.results.append(result)
+        if result.rung == 0:
+            proposer = self.schedule.proposer
+            proposer.tell(result.number, accuracy=result.accuracy, macs=result.macs)
+        self.listen(self.progress)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search is resumed from its study, not from Ray's state")
+
+
+class StudyStopper(tune.Stopper):  # type: ignore[misc]
+    """Ends the run when it was asked to stop, is far over its time or fails throughout."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        del trial_id, result
+        return False
+
+    def stop_all(self) -> bool:
+        progress, limit = self.progress, self.progress.limits.seconds
+        late = limit is not None and progress.seconds > OVERTIME * limit
+        return late or progress.failing or progress.stopping is not None
+
+
+def tune_jobs(schedule: Schedule, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:
+    """Let Ray Tune run the schedule's jobs until it has no more; Ray must be initialised."""
+    with tempfile.TemporaryDirectory(prefix="nasfuse-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(Worker, task=task), {"cpu": 1, "gpu": gpus_per_trial}
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=JobSearcher(schedule, task, listen),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                name="jobs",
+                verbose=0,
+                stop=StudyStopper(schedule.progress),
+                failure_config=tune.FailureConfig(max_failures=2),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()

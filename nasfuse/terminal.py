@@ -1,0 +1,179 @@
+"""What the terminal shows while a search runs, and what it shows in the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nasfuse.cost import show_macs
+from nasfuse.results import Result, complete, result_front
+from nasfuse.search.schedule import Listener, Progress
+from nasfuse.search.study import Settings
+from nasfuse.summary import fusion_text
+
+ROWS = 8  # of the front, in the live display
+
+
+def front_table(results: Sequence[Result], *, rows: int | None = None) -> Table:
+    """The front as a table, the most accurate network first."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", justify="right")
+    for name in ("accuracy", "MACs", "params"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("fusions, stage by stage", ratio=1, overflow="fold")
+    table.add_column("from", no_wrap=True)
+    for result in list(reversed(results))[:rows]:
+        table.add_row(
+            str(result.number),
+            f"{result.point.accuracy:.4f}",
+            show_macs(result.macs),
+            show_macs(result.params),
+            fusion_text(result.architecture),
+            result.origin,
+        )
+    return table
+
+
+def clock(seconds: float) -> str:
+    """Seconds for people: 42 s, 3:05 min, 2:05 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int) -> list[str]:
+    """The plan of a search, before it starts."""
+    rungs = ", then ".join(
+        f"{rung.epochs} epoch{'s' * (rung.epochs > 1)} on {round(rung.share * train):,} images"
+        for rung in settings.recipe.rungs
+    )
+    return [
+        f"study   {settings.name}",
+        f"data    {settings.data}: {train:,} training images, {len(settings.classes)} classes",
+        f"space   {settings.space_name}: about {size:.0e} networks before scaling",
+        f"budget  {show_macs(settings.budget)} MACs for one image "
+        "(the FLOPs of mobile networks; 1 multiply-add counts 1)",
+        f"rungs   {rungs}; the best 1 in 4 of equal cost go on",
+        f"limits  {progress_words}",
+    ]
+
+
+def _done(progress: Progress) -> float | None:
+    """The share of the search that is behind it, by time or by trials; None without limits."""
+    limits = progress.limits
+    shares = []
+    if limits.seconds:
+        shares.append(progress.seconds / limits.seconds)
+    if limits.trials:
+        shares.append(len({r.key for r in progress.results}) / limits.trials)
+    return min(1.0, max(shares)) if shares else None
+
+
+def status_line(progress: Progress) -> str:
+    """One line on where the search stands."""
+    results, top = progress.results, len(progress.study.settings.recipe.rungs) - 1
+    front = result_front(results)
+    failed = sum(r.status == "failed" for r in results)
+    counts = [
+        f"{len(complete(results, 0))} tried",
+        f"{len(complete(results, top))} fully trained",
+        f"{len(front)} on the front",
+    ]
+    if front:
+        counts.append(f"best {front[-1].point.accuracy:.4f} at {show_macs(front[-1].macs)}")
+    if failed:
+        counts.append(f"{failed} failed")
+    if progress.left is not None:
+        counts.append(f"{clock(progress.left)} left")
+    return ", ".join(counts)
+
+
+def _screen(progress: Progress) -> RenderableType:
+    front = result_front(progress.results)
+    top = len(progress.study.settings.recipe.rungs) - 1
+    done = _done(progress)
+    parts: list[RenderableType] = []
+    if done is not None:
+        parts.append(ProgressBar(total=1.0, completed=done, width=40))
+    parts.append(Text(status_line(progress)))
+    if front:
+        state = "" if front[0].rung == top else " (first rung only, so far)"
+        parts += [Text(f"front{state}", style="bold"), front_table(front, rows=ROWS)]
+    for job, epoch, loss in list(progress.running.values()):
+        epochs = progress.study.settings.recipe.rungs[job.rung].epochs
+        now = f"epoch {epoch + 1}/{epochs}" + (f", loss {loss:.3f}" if epoch else "")
+        text = f"running {job.number} on rung {job.rung}: {now}   {fusion_text(job.architecture)}"
+        parts.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
+    if progress.stopping:
+        parts.append(Text("stopping after the running steps (once more to stop now)"))
+    return Group(*parts)
+
+
+class _Screen:
+    """Drawn anew twice a second, so that times move between two results."""
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+
+    def __rich__(self) -> RenderableType:
+        return Text("starting workers") if self.progress is None else _screen(self.progress)
+
+
+@contextmanager
+def watching(console: Console, *, quiet: bool) -> Iterator[Listener]:
+    """A listener that shows progress: live on a terminal, a line a result elsewhere."""
+    if quiet:
+        yield lambda progress: None
+    elif console.is_terminal:
+        screen = _Screen()
+        with Live(screen, console=console, refresh_per_second=2, transient=True):
+
+            def show(progress: Progress) -> None:
+                screen.progress = progress
+
+            yield show
+    else:
+        yield _Lines(console)
+
+
+class _Lines:
+    """One dated line a finished evaluation, for pipes and logs."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.shown, self.lock = console, -1, threading.Lock()
+
+    def __call__(self, progress: Progress) -> None:
+        with self.lock:
+            if self.shown < 0:  # a resumed search does not repeat what it already said
+                self.shown = len(progress.results)
+                if self.shown:
+                    self._print(f"resuming after {status_line(progress)}")
+            for result in progress.results[self.shown :]:
+                self._print(_line(result))
+            self.shown = len(progress.results)
+
+    def _print(self, text: str) -> None:
+        now = datetime.now().strftime("%H:%M:%S")
+        self.console.print(f"{now} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _line(result: Result) -> str:
+    name = f"trial {result.number:>3} rung {result.rung}"
+    costs = f"{show_macs(result.macs):>7} MACs  {show_macs(result.params):>6} params"
+    if result.status == "failed":
+        return f"{name}  failed           {costs}  {result.cause}"
+    fusions = fusion_text(result.architecture)
+    return (
+        f"{name}  accuracy {result.point.accuracy:.4f}  {costs}  {result.seconds:5.1f} s  {fusions}"
+    )

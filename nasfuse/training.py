@@ -1,0 +1,220 @@
+"""Training: one readable loop.
+
+Muon orthogonalises the update of each convolution's filters, SGD moves the rest, both over one
+cycle of the learning rate. The arithmetic is bfloat16 where the machine has it in hardware, the
+layout channels last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import math
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD, Muon, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from nasfuse.data.batches import Images
+from nasfuse.recipe import Recipe
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+class NonFiniteError(ArithmeticError):
+    """A loss or an output that is infinite or not a number: this network cannot be scored."""
+
+
+class Score(NamedTuple):
+    """Of a network on some images: share of right answers, and mean cross-entropy."""
+
+    accuracy: float
+    loss: float
+
+
+@cache
+def has_bf16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; emulated it would be slower."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = Path("/proc/cpuinfo")
+    if platform.system() != "Linux" or not flags.exists():
+        return False
+    text = flags.read_text()
+    return "amx_bf16" in text or "avx512_bf16" in text
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device.type))
+
+
+class Training:
+    """One network on its way through a rung; `epoch` after `epoch`, resumable between two."""
+
+    def __init__(
+        self, network: nn.Module, images: Images, recipe: Recipe, *, epochs: int, seed: int
+    ) -> None:
+        self.device = images.pixels.device
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.images, self.recipe, self.epochs = images, recipe, epochs
+        self.done = 0
+        self.shuffle = torch.Generator().manual_seed(seed)
+        self.filters, rest = _filters_and_rest(self.network)
+        self.views = [nn.Parameter(_as_matrix(p.detach())) for p in self.filters]
+        decay = recipe.weight_decay
+        self.optimizers: list[Optimizer] = [
+            SGD(rest, recipe.rate, recipe.momentum, weight_decay=decay, nesterov=True)
+        ]
+        if self.views:
+            # Muon scales its decay by the rate as SGD does, so the same product wants this ratio
+            muon_decay = decay * recipe.rate / recipe.filter_rate
+            self.optimizers.append(
+                Muon(self.views, recipe.filter_rate, muon_decay, recipe.momentum)
+            )
+        per_epoch = math.ceil(len(images) / recipe.batch)
+        cycle = _OneCycle(per_epoch * epochs, recipe.warmup)
+        self.schedules = [LambdaLR(optimizer, cycle) for optimizer in self.optimizers]
+
+    def epoch(self) -> float:
+        """One pass over the images; returns the mean training loss.
+
+        Raises:
+            NonFiniteError: the loss left the finite numbers.
+        """
+        self.network.train()
+        order = torch.randperm(len(self.images), generator=self.shuffle)
+        augment = self.epochs >= self.recipe.augment_from_epochs
+        losses = [
+            self._step(x, y)
+            for x, y in self.images.batches(self.recipe.batch, order=order, augment=augment)
+        ]
+        self.done += 1
+        mean = float(torch.stack(losses).mean())  # the only wait for the device in an epoch
+        if not math.isfinite(mean):
+            raise NonFiniteError(f"training loss is {mean} in epoch {self.done} of {self.epochs}")
+        return mean
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        with autocast(self.device):
+            outputs = self.network(x)
+        smoothing = self.recipe.label_smoothing
+        loss = functional.cross_entropy(outputs.float(), y, label_smoothing=smoothing)
+        self.network.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        for view, parameter in zip(self.views, self.filters, strict=True):
+            assert parameter.grad is not None
+            view.grad = _as_matrix(parameter.grad)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        return loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        """All that another process needs to go on after this epoch, as tensors and plain values."""
+        return {
+            "done": self.done,
+            "network": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [{"last_epoch": s.last_epoch} for s in self.schedules],
+            "shuffle": self.shuffle.get_state(),
+            "random": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, bit for bit on the same machine."""
+        self.done = state["done"]
+        self.network.load_state_dict(state["network"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            schedule.last_epoch = saved["last_epoch"]
+        self.shuffle.set_state(state["shuffle"])
+        torch.set_rng_state(state["random"])
+
+
+def _filters_and_rest(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Filters that mix channels, which are matrices to Muon; and everything else."""
+    filters: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for parameter in network.parameters():
+        mixes = parameter.ndim == 4 and parameter.shape[1] > 1
+        (filters if mixes else rest).append(parameter)
+    return filters, rest
+
+
+def _as_matrix(filters: Tensor) -> Tensor:
+    """(outputs, inputs, k, k) as (outputs, k * k * inputs); a view where channels come last."""
+    return filters.permute(0, 2, 3, 1).flatten(1)
+
+
+class _OneCycle:
+    """A linear rise from 0 over the first share of the steps, then a linear fall to 0."""
+
+    def __init__(self, steps: int, warmup: float) -> None:
+        self.steps, self.rise = steps, max(1, round(steps * warmup))
+
+    def __call__(self, step: int) -> float:
+        if step < self.rise:
+            return (step + 1) / self.rise
+        return max(0.0, (self.steps - step) / max(1, self.steps - self.rise))
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, images: Images, *, batch: int = 128) -> Score:
+    """Accuracy and loss of a network in evaluation mode.
+
+    Raises:
+        NonFiniteError: an output is infinite or not a number (argmax would still give a class).
+    """
+    network.eval()
+    right, total = 0, 0.0
+    for x, y in images.batches(batch):
+        with autocast(x.device):
+            outputs = network(x).float()
+        if not outputs.isfinite().all():
+            raise NonFiniteError("outputs on validation images are not finite")
+        right += int((outputs.argmax(1) == y).sum())
+        total += float(functional.cross_entropy(outputs, y, reduction="sum"))
+    return Score(right / len(images), total / len(images))
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, images: Images, *, batch: int = 128, count: int = 4) -> None:
+    """Measure the statistics of batch norm anew, as their mean over `count` training batches.
+
+    The moving averages that training leaves lag behind the weights; after a short run they are
+    mostly their initial values.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a cumulative mean
+    network.train()
+    # evenly spaced, for the images may be sorted by class
+    order = torch.linspace(0, len(images) - 1, min(len(images), batch * count)).long()
+    order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(0))]
+    for x, _ in images.batches(batch, order=order):
+        with autocast(x.device):
+            network(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def reserve_memory() -> None:
+    """Keep the C library from returning large blocks to the system after every operator.
+
+    It would fetch them back page by page for the next one: measured, 15 to 60% of the time of
+    networks with large maps. Only glibc has these settings; elsewhere nothing changes.
+    """
+    libc = ctypes.util.find_library("c")
+    mallopt = getattr(ctypes.CDLL(libc), "mallopt", None) if libc else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

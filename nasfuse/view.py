@@ -1,0 +1,105 @@
+"""A study's view: MLflow and the report follow a search without being able to hold it up.
+
+A thread of its own writes them, so neither a slow disk nor a server that is down reaches the
+search; what could not be shown is said at the end and shown by the next run.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from nasfuse.cost import show_macs
+from nasfuse.report import write_report
+from nasfuse.results import Result
+from nasfuse.search.study import Study
+from nasfuse.tracking import Tracker, TrackingError
+
+
+class View:
+    """Keeps MLflow up to date with the newest results it was given."""
+
+    def __init__(self, study: Study, uri: str) -> None:
+        self.study, self.uri = study, uri
+        self.problem: str | None = None
+        self._tracker: Tracker | None = None
+        self._newest: queue.SimpleQueue[list[Result] | None] = queue.SimpleQueue()
+        self._seen = -1
+        self._thread = threading.Thread(target=self._follow, name="view", daemon=True)
+
+    def __enter__(self) -> View:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._newest.put(None)
+        self._thread.join(timeout=60)
+
+    def update(self, results: Sequence[Result]) -> None:
+        """Show these results soon; returns at once."""
+        if len(results) != self._seen:
+            self._seen = len(results)
+            self._newest.put(list(results))
+
+    def _follow(self) -> None:
+        while (results := self._newest.get()) is not None:
+            while not self._newest.empty():  # only the newest state is worth writing
+                newer = self._newest.get()
+                if newer is None:
+                    return
+                results = newer
+            self._sync(results)
+
+    def _sync(self, results: list[Result]) -> None:
+        settings = self.study.settings
+        try:
+            if self._tracker is None:
+                self._tracker = Tracker.open(
+                    self.uri,
+                    artifacts=self.study.folder.parent / "mlartifacts",
+                    study=settings.name,
+                    settings=self._about(),
+                )
+            top = len(settings.recipe.rungs) - 1
+            self._tracker.sync(results, final_rung=top, budget=settings.budget)
+            self.problem = None
+        except TrackingError as error:
+            self.problem = str(error)
+
+    def _about(self) -> dict[str, str]:
+        """What the parent run says of the study."""
+        settings = self.study.settings
+        return {
+            "budget_macs": str(settings.budget),
+            "space": settings.space_name,
+            "data": settings.data,
+            "data_fingerprint": settings.fingerprint,
+            "sampler": settings.sampler,
+            "seed": str(settings.seed),
+            "recipe": settings.recipe.model_dump_json(),
+            **{f"version_{name}": text for name, text in settings.versions.items()},
+        }
+
+    def finish(self, results: list[Result], *, complete: bool) -> None:
+        """Write the report and show the last state; waits until that is done."""
+        settings = self.study.settings
+        folder = self.study.folder / "report"
+        title = f"{settings.name}: {settings.data} within {show_macs(settings.budget)} MACs"
+        write_report(folder, results, title=title, budget=settings.budget)
+        self._newest.put(None)
+        self._thread.join(timeout=120)
+        self._sync(results)
+        if self._tracker is None:
+            return
+        try:
+            self._tracker.publish(folder, results, budget=settings.budget)
+            self._tracker.close("FINISHED" if complete else "KILLED")
+        except TrackingError as error:
+            self.problem = str(error)
