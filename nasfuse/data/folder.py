@@ -1,0 +1,236 @@
+"""A folder of images, one sub-folder a class.
+
+Either `train/` with `val/` (or `valid/`, `validation/`) and perhaps `test/`, each with a folder a
+class; or the classes' folders at once, of which a fifth is then held out for validation. `train/`
+without `val/` is divided so too, and `test/` may lie beside the classes' folders.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasfuse.data.dataset import Dataset, Split, assemble, draw
+from nasfuse.data.decoding import all_grey, decode
+from nasfuse.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+VALIDATION_NAMES = ("val", "valid", "validation")
+VALIDATION_SHARE = 0.2
+
+Files = dict[str, list[Path]]  # of each class, both in order of names
+
+
+class _Layout(NamedTuple):
+    train: Files
+    validation: Files | None
+    test: Files | None
+
+
+def load(root: Path, *, side: int, seed: int) -> Dataset:
+    """Training and validation images of side x side pixels; `seed` divides what is not divided.
+
+    Raises DataError for a layout or for images that cannot be used, those of test/ by their names
+    only.
+    """
+    layout = _scan(root)
+    train, validation = layout.train, layout.validation
+    if validation is None:
+        train, validation = _hold_out(train, seed)
+    grey = all_grey([*_flat(train), *_flat(validation)])
+    splits = _read([train, validation], side=side, grey=grey)
+    return assemble(root.resolve().name, tuple(train), train=splits[0], validation=splits[1])
+
+
+def load_test(root: Path, *, side: int) -> Split | None:
+    """The images of test/, with as many channels as those that the search sees; None without it.
+
+    Raises DataError as `load` does.
+    """
+    layout = _scan(root)
+    if layout.test is None:
+        return None
+    grey = all_grey([*_flat(layout.train), *_flat(layout.validation or {})])
+    return _read([layout.test], side=side, grey=grey)[0]
+
+
+def _flat(files: Files) -> list[Path]:
+    return [path for members in files.values() for path in members]
+
+
+def _read(parts: list[Files], *, side: int, grey: bool) -> list[Split]:
+    """All parts in one go, so that one error can name every file that cannot be decoded."""
+    # mixed once and for all: the first images of a split are then not all of one class
+    orders = [np.random.default_rng(0).permutation(len(_flat(files))) for files in parts]
+    mixed = [_flat(files)[i] for files, order in zip(parts, orders, strict=True) for i in order]
+    pixels = decode(mixed, side=side, grey=grey)
+    arrays = np.split(pixels, np.cumsum([len(order) for order in orders])[:-1])
+    labels = [_labels(files)[order] for files, order in zip(parts, orders, strict=True)]
+    return [Split(*pair) for pair in zip(arrays, labels, strict=True)]
+
+
+def _labels(files: Files) -> NDArray[np.int64]:
+    sizes = [len(members) for members in files.values()]
+    return np.repeat(np.arange(len(files), dtype=np.int64), sizes)
+
+
+def _hold_out(files: Files, seed: int) -> tuple[Files, Files]:
+    lone = [name for name, members in files.items() if len(members) < 2]
+    if lone:
+        path = files[lone[0]][0]
+        raise DataError(
+            f"{len(lone)} of {len(files)} classes have one image only: {', '.join(lone[:3])}",
+            where=str(path.parent),
+            why="without val/ a class needs at least 2: one to train on, one to validate with",
+            fix=f"mv -n {_quoted(path.parent)} {_quoted(path.parents[1].resolve().parent)}   "
+            "leaves the class out",
+        )
+    drawn = draw(_labels(files), lambda size: max(1, round(VALIDATION_SHARE * size)), seed=seed)
+    paths = _flat(files)
+    held = {paths[index] for index in drawn}
+    return (
+        {name: [path for path in members if path not in held] for name, members in files.items()},
+        {name: [path for path in members if path in held] for name, members in files.items()},
+    )
+
+
+def _scan(root: Path) -> _Layout:
+    """The files of each split and class, with every check that needs no decoding."""
+    _check_folder(root)
+    top = {folder.name.casefold(): folder for folder in _folders(root)}
+    test = None
+    if "test" in top and _folders(top["test"]):
+        test = _classes(top["test"], _folders(top.pop("test")))
+    if _is_divided(top):
+        held = _validation_folder(root, top)
+        train = _classes(top["train"], _folders(top["train"]))
+        layout = _Layout(train, _classes(held, _folders(held)) if held else None, test)
+    else:
+        layout = _Layout(_classes(root, list(top.values())), None, test)
+    for other in (layout.validation, layout.test):
+        _check_same(layout.train, other)
+    return layout
+
+
+def _is_divided(top: dict[str, Path]) -> bool:
+    """A class may be called `train`: it is one where it lies beside others and holds images."""
+    return "train" in top and (
+        any(name in top for name in VALIDATION_NAMES)
+        or bool(_folders(top["train"]))
+        or set(top) <= {"train", "test"}
+    )
+
+
+def _validation_folder(root: Path, top: dict[str, Path]) -> Path | None:
+    found = [top[name] for name in VALIDATION_NAMES if name in top]
+    if len(found) > 1:
+        raise DataError(
+            f"there are {len(found)} folders for validation",
+            where=str(root),
+            why=" and ".join(folder.name for folder in found),
+            fix=f"mv {_quoted(found[1])} {_quoted(root.resolve().parent)}",
+        )
+    return found[0] if found else None
+
+
+def _classes(parent: Path, folders: list[Path]) -> Files:
+    if len(folders) < 2:
+        only = f"'{folders[0].name}' is the only class" if folders else "there are no classes"
+        raise DataError(
+            f"{only} in this folder",
+            where=str(parent),
+            why="at least 2 are needed, each a folder of images that has the class's name",
+            fix=f"--data {_quoted(folders[0])}"
+            if folders and _folders(folders[0])
+            else f"mkdir {_quoted(parent / 'another_class')}   and put its images there",
+        )
+    files = {folder.name: _images(folder) for folder in folders}
+    empty = [folder for folder in folders if not files[folder.name]]
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {len(folders)} classes have no images: {_listed(empty)}",
+            where=str(empty[0]),
+            why=f"of {len(_entries(empty[0]))} entries none is a file in {', '.join(SUFFIXES)}",
+            fix=f"mv -n {_quoted(empty[0])} {_quoted(parent.resolve().parent)}   or fill it",
+        )
+    return files
+
+
+def _check_same(train: Files, other: Files | None) -> None:
+    """Names in one split only; a test/ that does not fit must show before the search, not after."""
+    if other is None or set(train) == set(other):
+        return
+    alone = sorted(set(train) ^ set(other))
+    here, there = (train, other) if alone[0] in train else (other, train)
+    folder = here[alone[0]][0].parent
+    missing = next(iter(there.values()))[0].parent.with_name(alone[0])
+    raise DataError(
+        f"{len(alone)} classes are in one split only: {', '.join(alone[:3])}",
+        where=str(missing),
+        why=f"{folder} holds {len(here[alone[0]])} images, and there is no {missing}",
+        fix=f"mkdir {_quoted(missing)}   and put images there, or remove {_quoted(folder)}",
+    )
+
+
+def _check_folder(root: Path) -> None:
+    if root.is_dir():
+        return
+    packed = root.is_file() and (zipfile.is_zipfile(root) or tarfile.is_tarfile(root))
+    target = root.with_name(root.name.split(".")[0] + "-unpacked")
+    unpack = f"python -m {'zipfile' if zipfile.is_zipfile(root) else 'tarfile'} -e"
+    raise DataError(
+        f"this is {'an archive' if packed else 'a file'}, not a folder of images",
+        where=str(root),
+        why=f"it is one file of {root.stat().st_size:,} bytes",
+        fix=f"{unpack} {_quoted(root)} {_quoted(target)}   then --data {_quoted(target)}"
+        if packed
+        else f"--data {_quoted(root.parent)}",
+    )
+
+
+def _folders(parent: Path) -> list[Path]:
+    """In order of names. Raises DataError for names that differ in nothing but case."""
+    folders = [entry for entry in _entries(parent) if entry.is_dir()]
+    seen: dict[str, Path] = {}
+    for folder in folders:
+        twin = seen.setdefault(folder.name.casefold(), folder)
+        if twin is not folder:
+            raise DataError(
+                f"two folders differ only in case: '{twin.name}' and '{folder.name}'",
+                where=str(parent),
+                why="they would be two classes here, and one on Windows and macOS",
+                fix=f"mv -n {_quoted(folder)}/* {_quoted(twin)}/ && rmdir {_quoted(folder)}",
+            )
+    return folders
+
+
+def _images(folder: Path) -> list[Path]:
+    # a broken link is no folder either: it is kept, and reported when it cannot be read
+    return [p for p in _entries(folder) if p.suffix.lower() in SUFFIXES and not p.is_dir()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        found = [p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX"))]
+    except OSError as error:
+        raise DataError(
+            "this folder cannot be read",
+            where=str(folder),
+            why=str(error.strerror),
+            fix=f"chmod -R u+rX {_quoted(folder)}",
+        ) from error
+    return sorted(found, key=lambda path: path.name)
+
+
+def _listed(folders: list[Path]) -> str:
+    return ", ".join(folder.name for folder in folders[:3]) + (", ..." if len(folders) > 3 else "")
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
