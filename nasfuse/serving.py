@@ -1,0 +1,134 @@
+"""The MLflow UI as a process of ours: started on this machine, waited for, and stopped cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from nasfuse.errors import SetupError
+from nasfuse.tracking import require_store
+
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+SETTINGS = {
+    # one worker and no job runner: 2 processes instead of 10, 0.4 GB instead of 1.6 GB
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server; as a context it is stopped at the end."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+
+    def stop(self) -> None:
+        """End the server and its workers, by force if they have not gone after ten seconds."""
+        _signal(self.process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        _signal(self.process, signal.SIGKILL)
+        self.process.wait()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def serve(
+    uri: str, artifacts: Path, *, host: str = "127.0.0.1", port: int = 0, log: Path | None = None
+) -> Server:
+    """Start `mlflow server` over a store and return when it answers; port 0 takes a free one.
+
+    Raises:
+        StorageError: no study has been tracked here.
+        SetupError: the port is taken, or the server ended or did not answer in a minute.
+    """
+    require_store(uri)
+    port = _claim(host, port)
+    with log.open("wb+") if log else tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            _command(uri, artifacts, host=host, port=port),
+            env={**os.environ, **SETTINGS},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # its workers are ended with it
+        )
+        server = Server(process, f"http://{host}:{port}")
+        try:
+            _wait(process, host, port, output=output)
+        except BaseException:
+            server.stop()
+            raise
+    return server
+
+
+def _claim(host: str, port: int) -> int:
+    """A port that nobody listens on; otherwise another program's answer could pass for ours."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise SetupError(
+                "the MLflow UI cannot listen there",
+                where=f"{host}:{port}",
+                why=error.strerror or str(error),
+                fix="leave the port out, and a free one is taken",
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _command(uri: str, artifacts: Path, *, host: str, port: int) -> list[str]:
+    program = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    listen = ["--host", host, "--port", str(port)]
+    stores = ["--backend-store-uri", uri, "--artifacts-destination", str(artifacts.absolute())]
+    return [*program, *listen, *stores]
+
+
+def _wait(process: subprocess.Popen[bytes], host: str, port: int, *, output: IO[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(host, port):
+        ended = process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            output.seek(0)
+            tail = output.read().decode(errors="replace").strip().splitlines()[-8:]
+            why = f"exit code {process.returncode}" if ended else f"silent for {START_SECONDS:g} s"
+            raise SetupError(
+                "the MLflow UI did not start",
+                where=f"{host}:{port}",
+                why="\n          ".join([why, *tail]),
+            )
+        time.sleep(0.2)
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether the server is up; asked directly, whatever proxy the environment names."""
+    connection = http.client.HTTPConnection("127.0.0.1" if host == "0.0.0.0" else host, port)
+    connection.timeout = 2
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

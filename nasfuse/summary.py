@@ -1,0 +1,154 @@
+"""What a study found, computed: rows of the front, counts, baselines, hypervolume over trials.
+
+Accuracies are on validation images. Those of different rungs are never compared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+from nasfuse.architecture import Architecture
+from nasfuse.cost import show_macs
+from nasfuse.pareto import Point, front, hypervolume
+from nasfuse.results import Result, complete, result_front
+
+SCATTER = 0.2  # points of accuracy between two trainings of one network with other seeds
+REFERENCE = "all-"  # how the origin of a network with one fusion everywhere begins
+
+
+class Row(NamedTuple):
+    """One trained network in a table: accuracy between 0 and 1, costs in MACs and parameters."""
+
+    key: str
+    number: int
+    accuracy: float
+    macs: int
+    params: int
+    thop: int
+    fusions: str
+    origin: str
+
+
+def fusion_text(architecture: Architecture) -> str:
+    """The fusions from input to output: "add aff concat | gated x4", a bar between stages."""
+    stages = ([fusion.kind for fusion in stage.fusion] for stage in architecture.stages)
+    return " | ".join(" ".join(_runs(kinds)) for kinds in stages)
+
+
+def _runs(kinds: Sequence[str]) -> Iterator[str]:
+    for kind, same in groupby(kinds):
+        count = len(list(same))
+        yield from [kind] * count if count < 3 else [f"{kind} x{count}"]
+
+
+def row(result: Result) -> Row:
+    """A complete result as a row."""
+    costs = (result.macs, result.params, result.thop)
+    text = fusion_text(result.architecture)
+    return Row(result.key, result.number, result.point.accuracy, *costs, text, result.origin)
+
+
+def front_rows(results: Sequence[Result]) -> list[Row]:
+    """The front of the highest rung that anything completed, cheapest first."""
+    return [row(result) for result in result_front(results)]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a study found. `rung` is the highest one that anything completed.
+
+    `counts` are evaluations by rung and status; `history` is the hypervolume after each complete
+    evaluation of `rung`, in the order they ended. `baseline` is the most accurate network with one
+    fusion everywhere, `found` the most accurate of the others.
+    """
+
+    budget: int
+    rung: int
+    counts: dict[tuple[int, str], int]
+    front: list[Row]
+    references: list[Row]
+    baseline: Row | None
+    found: Row | None
+    history: list[float]
+
+    @property
+    def best(self) -> Row | None:
+        return self.front[-1] if self.front else None
+
+    @property
+    def hypervolume(self) -> float:
+        """Share of the box from no cost to the budget and from 0 to 1 that the front covers."""
+        return self.history[-1] if self.history else 0.0
+
+    @property
+    def gain(self) -> float | None:
+        """Points of accuracy by which the search's best beats the best uniform fusion."""
+        if self.baseline is None or self.found is None:
+            return None
+        return 100 * (self.found.accuracy - self.baseline.accuracy)
+
+
+def summarise(results: Sequence[Result], *, budget: int) -> Summary:
+    """What these results say; `budget` in MACs."""
+    rung = max((r.rung for r in results if r.status == "complete"), default=0)
+    rows = [row(result) for result in complete(results, rung)]
+    references = [r for r in rows if r.origin.startswith(REFERENCE)]
+    others = [r for r in rows if not r.origin.startswith(REFERENCE)]
+    return Summary(
+        budget=budget,
+        rung=rung,
+        counts=dict(sorted(Counter((r.rung, str(r.status)) for r in results).items())),
+        front=front_rows(results),
+        references=references,
+        baseline=_most_accurate(references),
+        found=_most_accurate(others),
+        history=hypervolumes([Point(r.accuracy, r.macs) for r in rows], budget=budget),
+    )
+
+
+def _most_accurate(rows: Sequence[Row]) -> Row | None:
+    return max(rows, key=lambda r: (r.accuracy, -r.macs), default=None)
+
+
+def hypervolumes(points: Sequence[Point], *, budget: int) -> list[float]:
+    """The hypervolume of the first point, of the first two, and so on."""
+    kept: list[Point] = []
+    volumes = []
+    for point in points:
+        kept = [*kept, point]
+        kept = [kept[i] for i in front(kept)]
+        volumes.append(hypervolume(kept, budget=budget))
+    return volumes
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The summary in words, for the page and the text; nothing is escaped yet."""
+    counts = ", ".join(f"rung {r}: {n} {status}" for (r, status), n in summary.counts.items())
+    lines = [f"Budget {show_macs(summary.budget)} MACs. Evaluations: {counts or 'none yet'}."]
+    if summary.best is None:
+        return [*lines, "No evaluation is complete yet, so there is no front to show."]
+    lines.append(f"Best: {_brief(summary.best)}. Hypervolume {summary.hypervolume:.4f}.")
+    return [*lines, *_comparison(summary)]
+
+
+def _brief(one: Row) -> str:
+    accuracy, macs = f"{one.accuracy:.2%}", show_macs(one.macs)
+    return f"trial {one.number} ({one.origin}), {accuracy} with {macs} MACs"
+
+
+def _comparison(summary: Summary) -> list[str]:
+    gain, baseline, found = summary.gain, summary.baseline, summary.found
+    if gain is None or baseline is None or found is None:
+        return []
+    sign = "above" if gain >= 0 else "below"
+    verdict = "" if abs(gain) >= SCATTER else " No difference can be claimed."
+    return [
+        f"Best network with one fusion everywhere: {_brief(baseline)}. "
+        f"Best found by the search: {_brief(found)}: {abs(gain):.2f} points {sign} it.",
+        f"One training scatters by about {SCATTER} points: smaller differences mean nothing."
+        + verdict,
+    ]

@@ -1,0 +1,296 @@
+"""Results in MLflow: a view of a study that can be rebuilt from its results at any time.
+
+One experiment a study; in it a parent run for the study and a child run for each trial. No search
+depends on it: what MLflow raises arrives as TrackingError, to be noted and passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from nasfuse.errors import StorageError
+from nasfuse.results import Result, complete
+from nasfuse.summary import Row, front_rows, hypervolumes
+from nasfuse.tables import markdown_table
+from nasfuse.trial_runs import Metric, TrialRun, milliseconds, shared_view, trial_runs
+
+VIEW = "front"
+NOTE_CHARACTERS = 7900  # MLflow cuts a tag at 8000
+BATCH = 100  # values of one kind that one call may carry
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # MLflow's own are 7 tries of 120 s each: a search would stand still for a server that is down
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+class TrackingError(Exception):
+    """The tracking server or its store did not do what it was asked; the search can go on."""
+
+
+def local_uri(studies: Path) -> str:
+    """The address of the one MLflow store in a folder of studies."""
+    return f"sqlite:///{(studies / 'mlflow.db').absolute()}"
+
+
+@dataclass
+class _Known:
+    """What the server has of one run."""
+
+    run_id: str
+    status: str = "RUNNING"
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Tracker:
+    """A study's view, open for writing. Use `Tracker.open`."""
+
+    client: Any
+    experiment_id: str
+    parent_id: str
+    known: dict[str, _Known]
+    volumes: int  # how many values of the hypervolume the parent has
+    rows: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls, uri: str, *, artifacts: Path | None, study: str, settings: Mapping[str, str]
+    ) -> Tracker:
+        """Find or create the study's experiment and parent run, and read what is there.
+
+        `artifacts` is the folder for files, None where the server has its own; `settings` are
+        shown on the parent run.
+
+        Raises:
+            TrackingError: the server or the store cannot be used.
+        """
+        with _tracking("cannot be opened"):
+            client = _client(uri)
+            experiment = _experiment(client, study, artifacts)
+            parent = _parent(client, experiment, study, settings).run_id
+            _offer_view(client, experiment, parent)
+            known = _children(client, experiment, parent)
+            history = client.get_metric_history(parent, "hypervolume")
+        steps = max((metric.step for metric in history), default=0)
+        return cls(client, experiment.experiment_id, parent, known, steps)
+
+    def sync(self, results: Sequence[Result], final_rung: int, budget: int) -> None:
+        """Log what is new or has changed since; the same results again change nothing.
+
+        Only accuracies of `final_rung` become the metric `accuracy`; `budget` in MACs.
+
+        Raises:
+            TrackingError: the next call goes on where this one stopped.
+        """
+        runs = trial_runs(results, final_rung)
+        self.rows = front_rows(results)
+        trained = complete(results, final_rung)
+        volumes = hypervolumes([result.point for result in trained], budget=budget)
+        history = [
+            Metric(volume, step, milliseconds(result))
+            for step, (volume, result) in enumerate(zip(volumes, trained, strict=True), 1)
+        ]
+        with _tracking("did not take the results"):
+            for run in runs:
+                self._write(run)
+            new = [("hypervolume", metric) for metric in history[self.volumes :]]
+            _log(self.client, self.parent_id, new, params={}, tags={})
+            self.volumes = max(self.volumes, len(history))
+
+    def _write(self, run: TrialRun) -> None:
+        known = self.known.get(run.key) or self._create(run)
+        status = "FINISHED" if run.complete else "FAILED"
+        gone = {name: "" for name in known.tags if name == "nasfuse.cause"}
+        tags = _changed({**gone, **run.tags}, known.tags)
+        params = {name: v for name, v in run.params.items() if name not in known.params}
+        metrics = {n: m for n, m in run.metrics.items() if known.metrics.get(n) != m.value}
+        if not (tags or params or metrics) and known.status == status:
+            return
+        _log(self.client, known.run_id, metrics.items(), params=params, tags=tags)
+        known.tags |= tags
+        known.params |= params
+        known.metrics |= {name: metric.value for name, metric in metrics.items()}
+        if known.status != status or metrics.keys() - {"pareto"}:
+            self.client.set_terminated(known.run_id, status, run.end)
+            known.status = status
+
+    def _create(self, run: TrialRun) -> _Known:
+        tags = {"mlflow.parentRunId": self.parent_id, "nasfuse.key": run.key}
+        created = self.client.create_run(self.experiment_id, run.start, tags, run.name)
+        self.known[run.key] = _Known(created.info.run_id, tags=tags)
+        return self.known[run.key]
+
+    def publish(self, folder: Path, note: str) -> None:
+        """Keep a report's files with the parent run, and show `note` (Markdown) and the front.
+
+        Raises:
+            TrackingError: the server did not take them.
+        """
+        files = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != ".")
+        with _tracking("did not take the report"):
+            for path in files:
+                self.client.log_artifact(self.parent_id, str(path), "report")
+            self.client.set_tag(self.parent_id, "mlflow.note.content", self._note(note))
+
+    def _note(self, note: str) -> str:
+        """The note with the front below it; the cheapest rows give way where it grows too long."""
+        links = {key: self._address(known.run_id) for key, known in self.known.items()}
+        for first in range(len(self.rows) + 1):
+            text = f"{note}\n\n{markdown_table(self.rows[first:], links)}".strip()
+            if len(text) <= NOTE_CHARACTERS:
+                return text
+        return note[:NOTE_CHARACTERS]
+
+    def _address(self, run_id: str) -> str:
+        return f"#/experiments/{self.experiment_id}/runs/{run_id}"
+
+    def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
+        """End the parent run; opening it again continues it."""
+        with _tracking("did not end the run"):
+            self.client.set_terminated(self.parent_id, status)
+
+
+def _log(
+    client: Any,
+    run_id: str,
+    metrics: Iterable[tuple[str, Metric]],
+    *,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> None:
+    """One call for all values, or a few where there are more than one call may carry."""
+    from mlflow.entities import Metric as Value
+    from mlflow.entities import Param, RunTag
+
+    values = [Value(n, float(m.value), m.milliseconds, m.step) for n, m in metrics]
+    parameters = [Param(name, value) for name, value in params.items()]
+    labels = [RunTag(name, value) for name, value in tags.items()]
+    for start in range(0, max(len(values), len(parameters), len(labels)), BATCH):
+        part = slice(start, start + BATCH)
+        client.log_batch(run_id, values[part], parameters[part], labels[part])
+
+
+def _changed(wanted: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in wanted.items() if known.get(name) != value}
+
+
+@contextmanager
+def _tracking(what: str) -> Iterator[None]:
+    """MLflow raises its own, SQLAlchemy's, requests' and the system's errors: one kind leaves."""
+    try:
+        yield
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise TrackingError(f"the tracking store {what}: {reason}") from error
+
+
+def _client(uri: str) -> Any:
+    """A client of its own: nothing here touches MLflow's global run and address."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    path = _local_path(uri)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(uri)
+
+
+def _experiment(client: Any, study: str, artifacts: Path | None) -> Any:
+    name = f"nasfuse/{study}"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        place = (artifacts / study).absolute().as_uri() if artifacts else None
+        found = client.get_experiment(client.create_experiment(name, place))
+    if found.lifecycle_stage == "deleted":  # in the UI; its name stays taken
+        client.restore_experiment(found.experiment_id)
+    return found
+
+
+def _parent(client: Any, experiment: Any, study: str, settings: Mapping[str, str]) -> _Known:
+    """The study's run, begun or continued, with the settings as they are now."""
+    found = client.search_runs([experiment.experiment_id], "tags.`nasfuse.kind` = 'study'")
+    tags = {"nasfuse.kind": "study"}
+    run = found[0] if found else client.create_run(experiment.experiment_id, None, tags, study)
+    known = _known(run)
+    if known.status != "RUNNING":
+        client.update_run(known.run_id, "RUNNING")
+    new = {name: value for name, value in settings.items() if name not in known.params}
+    # MLflow's parameters are for ever: what a later run of the study changed becomes a tag
+    later = {f"nasfuse.now.{n}": v for n, v in settings.items() if known.params.get(n, v) != v}
+    _log(client, known.run_id, [], params=new, tags=later)
+    return known
+
+
+def _known(run: Any) -> _Known:
+    data = run.data
+    tags, params, metrics = dict(data.tags), dict(data.params), dict(data.metrics)
+    return _Known(run.info.run_id, run.info.status, tags, params, metrics)
+
+
+def _children(client: Any, experiment: Any, parent: str) -> dict[str, _Known]:
+    """The trials that the server has, by key."""
+    known: dict[str, _Known] = {}
+    where, token = f"tags.`mlflow.parentRunId` = '{parent}'", None
+    while True:
+        page = client.search_runs([experiment.experiment_id], where, page_token=token)
+        known |= {run.data.tags["nasfuse.key"]: _known(run) for run in page}
+        token = page.token
+        if not token:
+            return known
+
+
+def _offer_view(client: Any, experiment: Any, parent: str) -> None:
+    """Let the run list open as a scatter of all trials."""
+    name, value = f"mlflow.sharedViewState.{VIEW}", shared_view(parent, experiment.creation_time)
+    if experiment.tags.get(name) != value:
+        client.set_experiment_tag(experiment.experiment_id, name, value)
+
+
+def front_address(base: str, uri: str, study: str) -> str:
+    """The page of a server at `base` that shows the study's trials as a scatter.
+
+    Raises:
+        StorageError: the store has no such study.
+        TrackingError: the store cannot be read.
+    """
+    require_store(uri)
+    with _tracking("cannot be read"):
+        experiment = _client(uri).get_experiment_by_name(f"nasfuse/{study}")
+    if experiment is None:
+        raise StorageError(f"the study '{study}' has not been tracked here", where=uri)
+    query = f"workflowType=machine_learning&viewStateShareKey={VIEW}&compareRunsMode=CHART"
+    return f"{base}/#/experiments/{experiment.experiment_id}/runs?{query}"
+
+
+def require_store(uri: str) -> None:
+    """Refuse a local store that is not there, instead of creating an empty one.
+
+    Raises:
+        StorageError: no study has been tracked here.
+    """
+    path = _local_path(uri)
+    if path is not None and not path.exists():
+        raise StorageError(
+            "no study has been tracked here",
+            where=str(path),
+            why="the store is created by the first search",
+            fix="nasfuse search --budget 400MFLOPs",
+        )
+
+
+def _local_path(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None

@@ -1,0 +1,144 @@
+"""What MLflow is told, computed: the tags, parameters and metrics of a trial, and their chart."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from nasfuse.results import Result, result_front
+from nasfuse.summary import fusion_text
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One value; of several with the same name, the one with the highest step is shown."""
+
+    value: float
+    step: int
+    milliseconds: int
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """All that is shown of one trial; `start` and `end` in milliseconds since 1970."""
+
+    key: str
+    name: str
+    start: int
+    end: int
+    complete: bool
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, Metric]
+
+
+def trial_runs(results: Sequence[Result], final_rung: int) -> list[TrialRun]:
+    """One entry a trial, in order of first appearance; of a repeated rung the last result counts.
+
+    Only results of `final_rung` give the metric `accuracy`, so that a chart never mixes rungs.
+    """
+    trials: dict[str, dict[int, Result]] = {}
+    for result in results:
+        rungs = trials.setdefault(result.key, {})
+        rungs.pop(result.rung, None)  # so that the newest comes last
+        rungs[result.rung] = result
+    best = {result.key for result in result_front(results)}
+    step, now = len(results), max(map(milliseconds, results), default=0)
+    return [
+        _trial_run(list(rungs.values()), final_rung, pareto=Metric(key in best, step, now))
+        for key, rungs in trials.items()
+    ]
+
+
+def milliseconds(result: Result) -> int:
+    """When it ended, since 1970."""
+    return round(datetime.fromisoformat(result.finished).timestamp() * 1000)
+
+
+def _trial_run(rungs: Sequence[Result], final_rung: int, *, pareto: Metric) -> TrialRun:
+    first, last = rungs[0], rungs[-1]
+    metrics = {name: value for one in rungs for name, value in _metrics(one, final_rung)}
+    seconds = Metric(sum(one.seconds for one in rungs), last.rung, milliseconds(last))
+    return TrialRun(
+        key=first.key,
+        name=f"trial {first.number}",
+        start=milliseconds(first) - round(first.seconds * 1000),
+        end=milliseconds(last),
+        complete=last.status == "complete",
+        tags=_tags(last, pareto="yes" if pareto.value else "no"),
+        params={**dict(flatten(first.architecture.document())), "seed": str(first.seed)},
+        metrics={**metrics, "seconds": seconds, "pareto": pareto},
+    )
+
+
+def _metrics(one: Result, final_rung: int) -> Iterator[tuple[str, Metric]]:
+    values: dict[str, float | None] = {
+        "mmacs": one.macs / 1e6,
+        "mparams": one.params / 1e6,
+        "mthop": one.thop / 1e6,
+        f"accuracy_rung{one.rung}": one.accuracy,
+        "accuracy": one.accuracy if one.rung == final_rung else None,
+        "loss": one.loss,
+    }
+    for name, value in values.items():
+        if value is not None and math.isfinite(value):
+            yield name, Metric(value, one.rung, milliseconds(one))
+
+
+def _tags(last: Result, *, pareto: str) -> dict[str, str]:
+    cause = {"nasfuse.cause": last.cause} if last.cause else {}
+    return {
+        "nasfuse.key": last.key,
+        "nasfuse.status": last.status,
+        "nasfuse.rung": str(last.rung),
+        "nasfuse.origin": last.origin,
+        "fusions": fusion_text(last.architecture),
+        "pareto": pareto,
+        **cause,
+    }
+
+
+def flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of a document by path: ("stages.1.block.kind", "residual")."""
+    if isinstance(value, dict | list | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, part in items:
+            yield from flatten(part, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, str(value)
+
+
+def shared_view(parent: str, created: int) -> str:
+    """A saved view of the run list: the trials of the run `parent` as a scatter.
+
+    The format is the UI's own and not documented (MLflow 3.17): a test opens it in a browser.
+    """
+    envelope = {"name": "Front: accuracy over MACs", "createdAt": created, "updatedAt": created}
+    return json.dumps({**envelope, "state": json.dumps(_view_state(parent))})
+
+
+def _view_state(parent: str) -> dict[str, Any]:
+    """A scatter of `accuracy` over `mmacs`, and a table that has the front on top."""
+    section = {"uuid": "nasfuse-front", "name": "Front", "display": True, "isReordered": False}
+    chart = {"type": "SCATTER", "uuid": "nasfuse-scatter", "metricSectionId": section["uuid"]}
+    axes = {
+        "xaxis": {"key": "mmacs", "type": "METRIC"},
+        "yaxis": {"key": "accuracy", "type": "METRIC"},
+    }
+    flags = {"deleted": False, "isGenerated": False, "runsCountToCompare": 500}
+    columns = ["metrics.`accuracy`", "metrics.`mmacs`", "tags.`pareto`", "tags.`fusions`"]
+    return {
+        "compareRunCharts": [{**chart, **axes, **flags}],
+        "compareRunSections": [{**section, "columns": 1, "cardHeight": 560}],
+        "isAccordionReordered": True,
+        "runsHiddenMode": "SHOW_ALL",
+        "useGroupedValuesInCharts": False,
+        "searchFilter": f"tags.mlflow.parentRunId = '{parent}'",
+        "orderByKey": "metrics.`pareto`",
+        "orderByAsc": False,
+        "selectedColumns": columns,
+    }

@@ -1,0 +1,146 @@
+"""The report: what it computes, and what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasfuse.errors import StorageError
+from nasfuse.report import draw, front_rows, summarise, write_report
+from nasfuse.results import Result
+from nasfuse.summary import SCATTER, fusion_text, sentences
+from nasfuse.tables import markdown_table
+
+BUDGET = 100_000_000
+MakeResult = Callable[..., Result]
+
+
+@pytest.fixture
+def study(make_result: MakeResult) -> list[Result]:
+    """Two uniform references and four trials on rung 0; three of them on rung 1; one failure."""
+
+    def make(number: int, rung: int, accuracy: float, **more: Any) -> Result:
+        macs = (number + 1) * 10_000_000
+        costs = {"macs": macs, "params": 900 - number, "thop": macs + 1000}
+        return make_result(number, rung=rung, accuracy=accuracy, **costs, **more)
+
+    return [
+        make(0, 0, 0.90, origin="all-add"),
+        make(1, 0, 0.30, origin="all-concat"),
+        make(2, 0, 0.40),
+        make(3, 0, 0.45),
+        make_result(4, status="failed", accuracy=None, loss=None, cause="out of memory"),
+        make(0, 1, 0.60, origin="all-add"),
+        make(1, 1, 0.58, origin="all-concat"),
+        make(3, 1, 0.72),
+    ]
+
+
+def test_only_the_highest_rung_counts(study: list[Result]) -> None:
+    summary = summarise(study, budget=BUDGET)
+    assert [row.number for row in front_rows(study)] == [0, 3]
+    assert summary.rung == 1
+    assert summary.best is not None
+    assert summary.best.accuracy == 0.72  # and not the 0.90 of rung 0
+    assert summary.counts == {(0, "complete"): 4, (0, "failed"): 1, (1, "complete"): 3}
+
+
+def test_gain_over_the_best_uniform_fusion(study: list[Result]) -> None:
+    summary = summarise(study, budget=BUDGET)
+    assert summary.gain == pytest.approx(12.0)
+    assert "12.00 points above" in " ".join(sentences(summary))
+    assert str(SCATTER) in " ".join(sentences(summary))
+
+
+def test_a_difference_within_the_scatter_is_none(make_result: MakeResult) -> None:
+    pair = [make_result(0, origin="all-add", accuracy=0.5), make_result(1, accuracy=0.501)]
+    assert "No difference can be claimed" in " ".join(sentences(summarise(pair, budget=BUDGET)))
+
+
+def test_hypervolume_never_falls(study: list[Result]) -> None:
+    history = summarise(study, budget=BUDGET).history
+    assert history == sorted(history)
+    assert history[0] == pytest.approx(0.60 * 0.9)
+    assert history[-1] == pytest.approx(0.60 * 0.9 + 0.12 * 0.6)
+
+
+def test_fusions_in_short(study: list[Result]) -> None:
+    assert fusion_text(study[0].architecture) == "add aff | concat"
+
+
+def test_equal_fusions_are_counted(document: dict[str, Any], make_result: MakeResult) -> None:
+    document["stages"][0] |= {"depth": 4, "fusion": "gated"}
+    assert fusion_text(make_result(0, architecture=document).architecture) == "gated x4 | concat"
+
+
+def test_rungs_are_never_in_one_trace(study: list[Result]) -> None:
+    drawn = {trace["name"]: trace for trace in draw(study, BUDGET)["data"]}
+    assert drawn["rung 0 (not comparable)"]["visible"] == "legendonly"
+    assert drawn["rung 0 (not comparable)"]["mode"] == "markers"
+    assert drawn["trials"]["y"] == [72.0]
+    assert drawn["one fusion everywhere"]["y"] == pytest.approx([60.0, 58.0])
+
+
+def test_every_cost_has_its_own_front(study: list[Result]) -> None:
+    figure = draw(study, BUDGET)
+    fronts = [trace["y"] for trace in figure["data"] if trace["name"] == "front"]
+    assert fronts == [[60.0, 72.0], [72.0], [60.0, 72.0]]
+    for button in figure["layout"]["updatemenus"][0]["buttons"]:
+        assert len(button["args"][0]["x"]) == len(figure["data"])
+        assert sum(v is True for v in button["args"][0]["visible"]) == 4
+
+
+def test_budget_is_a_trace_and_no_shape(study: list[Result]) -> None:
+    figure = draw(study, BUDGET)
+    assert "shapes" not in figure["layout"]
+    assert figure["data"][-1]["x"] == [100.0, 100.0]
+
+
+def test_files(study: list[Result], tmp_path: Path) -> None:
+    write_report(tmp_path / "report", study, title="demo", budget=BUDGET)
+    files = {path.name: path for path in (tmp_path / "report").iterdir()}
+    assert sorted(files) == ["front.csv", "front.html", "front.png", "report.md"]
+    assert files["front.html"].stat().st_size < 6_000_000
+    assert files["front.png"].read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader(files["front.csv"].open()))
+    assert [(row["number"], row["macs"]) for row in rows] == [("0", "10000000"), ("3", "40000000")]
+
+
+def test_page_fetches_nothing(study: list[Result], tmp_path: Path) -> None:
+    write_report(tmp_path, study, title="demo", budget=BUDGET)
+    page = (tmp_path / "front.html").read_text()
+    assert not re.search(r"<(script|link|img)[^>]*\b(src|href)=", page)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_results(study: list[Result], tmp_path: Path, count: int) -> None:
+    write_report(tmp_path, study[:count], title="demo", budget=BUDGET)
+    said = "No evaluation is complete yet" in (tmp_path / "report.md").read_text()
+    assert said == (count == 0)
+    assert len((tmp_path / "front.csv").read_text().splitlines()) == 1 + count
+
+
+def test_text_from_outside_is_escaped(make_result: MakeResult, tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script>"
+    results = [make_result(0, origin=evil), make_result(1, origin="all-" + evil, accuracy=0.4)]
+    write_report(tmp_path, results, title=evil, budget=BUDGET)
+    assert "alert(1)</script>" not in (tmp_path / "front.html").read_text()
+    assert "<script>" not in (tmp_path / "report.md").read_text()
+    assert evil not in json.dumps(draw(results, BUDGET))
+
+
+def test_a_bar_does_not_split_a_table_cell(study: list[Result]) -> None:
+    head, _, first, *_ = markdown_table(front_rows(study)).splitlines()
+    assert head.count("|") == first.count("|")
+
+
+def test_a_folder_that_cannot_be_written(study: list[Result], tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_report(tmp_path / "report", study, title="demo", budget=BUDGET)

@@ -1,0 +1,225 @@
+"""MLflow as a view: logged once, brought up to date, and never in the way."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasfuse.errors import SetupError, StorageError
+from nasfuse.results import Result
+from nasfuse.serving import serve
+from nasfuse.tracking import Tracker, TrackingError, front_address, local_uri
+from nasfuse.trial_runs import flatten
+
+BUDGET = 100_000_000
+MakeResult = Callable[..., Result]
+Open = Callable[[], Tracker]
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated store to copy, because making one takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.raises(StorageError):
+        front_address("", local_uri(folder), "demo")
+    Tracker.open(local_uri(folder), artifacts=None, study="other", settings={})
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def open_tracker(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+    monkeypatch.chdir(tmp_path)
+    studies = tmp_path / "my studies"
+    studies.mkdir()
+    shutil.copy(empty_store, studies)
+
+    def open_tracker() -> Tracker:
+        artifacts, settings = studies / "mlartifacts", {"budget": "100M"}
+        return Tracker.open(
+            local_uri(studies), artifacts=artifacts, study="demo", settings=settings
+        )
+
+    return open_tracker
+
+
+def trials(tracker: Tracker) -> dict[str, Any]:
+    """The child runs that the store has, by name."""
+    where = f"tags.`mlflow.parentRunId` = '{tracker.parent_id}'"
+    runs = tracker.client.search_runs([tracker.experiment_id], where)
+    named = {run.info.run_name: run for run in runs}
+    assert len(named) == len(runs), "a trial was logged twice"
+    return named
+
+
+def test_the_same_results_again_change_nothing(open_tracker: Open, make_result: MakeResult) -> None:
+    results = [make_result(n, accuracy=0.5 + n / 100, rung=1) for n in range(3)]
+    tracker = open_tracker()
+    tracker.sync(results, 1, BUDGET)
+    before = {name: run.to_dictionary() for name, run in trials(tracker).items()}
+    tracker.sync(results, 1, BUDGET)
+    again = open_tracker()
+    again.sync(results, 1, BUDGET)
+    assert again.parent_id == tracker.parent_id
+    assert {name: run.to_dictionary() for name, run in trials(again).items()} == before
+    assert len(before) == 3
+    history = again.client.get_metric_history(again.parent_id, "hypervolume")
+    assert [metric.step for metric in history] == [1, 2, 3]
+
+
+def test_what_a_trial_shows(open_tracker: Open, make_result: MakeResult) -> None:
+    tracker = open_tracker()
+    tracker.sync([make_result(7, rung=1, macs=5_000_000, accuracy=0.5)], 1, BUDGET)
+    run = trials(tracker)["trial 7"]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["mmacs"] == 5.0
+    assert run.data.metrics["accuracy"] == run.data.metrics["accuracy_rung1"] == 0.5
+    assert run.data.params["stages.1.block.kind"] == "mbconv"
+    assert run.data.params["seed"] == "0"
+    assert run.data.tags["nasfuse.key"] == f"{7:012x}"
+    parent = tracker.client.get_run(tracker.parent_id)
+    assert parent.data.params == {"budget": "100M"}
+
+
+def test_a_higher_rung_updates_the_trial(open_tracker: Open, make_result: MakeResult) -> None:
+    low = make_result(0, rung=0, accuracy=0.4, loss=1.0)
+    high = make_result(
+        0, rung=1, accuracy=0.6, loss=0.7, seed=9, finished="2026-01-01T00:01:00+00:00"
+    )
+    tracker = open_tracker()
+    tracker.sync([low], 1, BUDGET)
+    assert "accuracy" not in trials(tracker)["trial 0"].data.metrics
+    open_tracker().sync([low, high], 1, BUDGET)
+    metrics = trials(tracker)["trial 0"].data.metrics
+    assert (metrics["accuracy_rung0"], metrics["accuracy_rung1"]) == (0.4, 0.6)
+    assert (metrics["accuracy"], metrics["loss"], metrics["seconds"]) == (0.6, 0.7, 2.0)
+
+
+def test_a_beaten_trial_leaves_the_front(open_tracker: Open, make_result: MakeResult) -> None:
+    first = make_result(0, accuracy=0.4)
+    tracker = open_tracker()
+    tracker.sync([first], 0, BUDGET)
+    assert trials(tracker)["trial 0"].data.tags["pareto"] == "yes"
+    tracker.sync([first, make_result(1, accuracy=0.5)], 0, BUDGET)
+    runs = trials(tracker)
+    assert [runs[f"trial {n}"].data.tags["pareto"] for n in (0, 1)] == ["no", "yes"]
+    assert [runs[f"trial {n}"].data.metrics["pareto"] for n in (0, 1)] == [0.0, 1.0]
+
+
+def test_a_failure_and_its_second_try(open_tracker: Open, make_result: MakeResult) -> None:
+    failed = make_result(0, status="failed", accuracy=None, loss=None, cause="out of memory")
+    tracker = open_tracker()
+    tracker.sync([failed], 0, BUDGET)
+    run = trials(tracker)["trial 0"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["nasfuse.cause"] == "out of memory"
+    tracker.sync([failed, make_result(0)], 0, BUDGET)
+    run = trials(tracker)["trial 0"]
+    assert run.info.status == "FINISHED"
+    assert not run.data.tags.get("nasfuse.cause")
+
+
+def test_a_deep_network_has_more_parameters_than_one_call_takes(
+    open_tracker: Open, make_result: MakeResult, document: dict[str, Any]
+) -> None:
+    document["stages"][0] |= {"depth": 128, "fusion": "add"}
+    tracker = open_tracker()
+    tracker.sync([make_result(0, architecture=document)], 0, BUDGET)
+    assert len(trials(tracker)["trial 0"].data.params) > 128
+
+
+def test_note_and_files(open_tracker: Open, make_result: MakeResult, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "front.csv").write_text("a,b\n")
+    (tmp_path / "report" / ".front.html.1.tmp").write_text("half")
+    tracker = open_tracker()
+    tracker.sync([make_result(0)], 0, BUDGET)
+    tracker.publish(tmp_path / "report", "# A note")
+    tracker.close("FINISHED")
+    run_id = trials(tracker)["trial 0"].info.run_id
+    parent = tracker.client.get_run(tracker.parent_id)
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("# A note")
+    assert f"(#/experiments/{tracker.experiment_id}/runs/{run_id})" in note
+    assert parent.info.status == "FINISHED"
+    files = tracker.client.list_artifacts(tracker.parent_id, "report")
+    assert [file.path for file in files] == ["report/front.csv"]
+    assert (tmp_path / "my studies" / "mlartifacts" / "demo").is_dir()
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_long_front_is_cut_to_what_a_note_holds(
+    open_tracker: Open, make_result: MakeResult
+) -> None:
+    results = [make_result(n, macs=1000 + n, accuracy=n / 1000) for n in range(100)]
+    tracker = open_tracker()
+    tracker.sync(results, 0, BUDGET)
+    note = tracker._note("# A note")
+    assert len(note) < 8000
+    assert note.startswith("# A note")
+    assert "| 99 |" in note  # the most accurate stays
+
+
+def test_changed_settings_are_told(open_tracker: Open, tmp_path: Path) -> None:
+    tracker = open_tracker()
+    tracker.close("KILLED")
+    uri = local_uri(tmp_path / "my studies")
+    again = Tracker.open(uri, artifacts=None, study="demo", settings={"budget": "200M"})
+    run = again.client.get_run(again.parent_id)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["nasfuse.now.budget"] == "200M"
+
+
+def test_a_deleted_study_comes_back(open_tracker: Open) -> None:
+    tracker = open_tracker()
+    tracker.client.delete_experiment(tracker.experiment_id)
+    assert open_tracker().experiment_id == tracker.experiment_id
+
+
+def test_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    start = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        Tracker.open("http://127.0.0.1:9", artifacts=None, study="demo", settings={})
+    assert caught.value.__cause__ is not None
+    assert time.monotonic() - start < 10
+
+
+def test_a_store_that_fails_in_the_middle(open_tracker: Open, make_result: MakeResult) -> None:
+    tracker = open_tracker()
+    real, tracker.client = tracker.client, None
+    with pytest.raises(TrackingError):
+        tracker.sync([make_result(0)], 0, BUDGET)
+    tracker.client = real
+    tracker.sync([make_result(0)], 0, BUDGET)
+    assert trials(tracker)["trial 0"].info.status == "FINISHED"
+
+
+def test_looking_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no study has been tracked"):
+        serve(local_uri(tmp_path), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_study(open_tracker: Open, tmp_path: Path) -> None:
+    open_tracker()
+    with pytest.raises(StorageError, match="'nothing' has not been tracked"):
+        front_address("", local_uri(tmp_path / "my studies"), "nothing")
+
+
+def test_a_server_that_cannot_start(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database, though it has the name of one")
+    log = tmp_path / "log.txt"
+    with pytest.raises(SetupError, match="did not start") as caught:
+        serve(local_uri(tmp_path), tmp_path, log=log)
+    assert "exit code" in caught.value.why
+    assert log.stat().st_size > 0
+
+
+def test_flatten() -> None:
+    document = {"a": 1, "b": [{"c": "x"}, 2.5]}
+    assert dict(flatten(document)) == {"a": "1", "b.0.c": "x", "b.1": "2.5"}

@@ -1,0 +1,78 @@
+"""The front in a real browser: on MLflow's page, and on ours without a network."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nasfuse.report import write_report
+from nasfuse.results import Result
+from nasfuse.serving import serve
+from nasfuse.tracking import Tracker, front_address, local_uri
+
+BUDGET = 100_000_000
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --window-size=1600,1000"
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="needs chromium or google-chrome"),
+]
+
+
+def page_in_browser(address: str, profile: Path, *, seconds: int, offline: bool = False) -> str:
+    """The document after its scripts ran for this long by the page's own clock."""
+    no_names = ["--host-resolver-rules=MAP * ~NOTFOUND"] if offline else []
+    command = [str(BROWSER), *FLAGS.split(), *no_names, f"--user-data-dir={profile}"]
+    wait = f"--virtual-time-budget={1000 * seconds}"
+    ran = subprocess.run(
+        [*command, wait, "--dump-dom", address], capture_output=True, text=True, timeout=120
+    )
+    return ran.stdout
+
+
+def points(page: str) -> int:
+    """How many points plotly has drawn."""
+    return len(re.findall(r'<path class="point[ "]', page))
+
+
+@pytest.fixture
+def study(make_result: Callable[..., Result]) -> list[Result]:
+    """Fifty trials, each on both rungs."""
+    return [
+        make_result(n, rung=rung, macs=(n + 1) * 1_900_000, accuracy=0.3 + rung / 5 + (n % 7) / 50)
+        for n in range(50)
+        for rung in (0, 1)
+    ]
+
+
+def test_mlflow_opens_on_the_front(study: list[Result], tmp_path: Path) -> None:
+    uri, artifacts = local_uri(tmp_path), tmp_path / "mlartifacts"
+    tracker = Tracker.open(uri, artifacts=artifacts, study="demo", settings={})
+    tracker.sync(study, 1, BUDGET)
+    tracker.close("FINISHED")
+    with serve(uri, artifacts) as server:
+        address = front_address(server.address, uri, "demo")
+        for attempt in range(4):  # the page's clock can run out before the server has answered
+            page = page_in_browser(address, tmp_path / "profile", seconds=100 * (attempt + 1))
+            if points(page):
+                break
+    assert server.process.poll() is not None
+    assert points(page) == 50
+    assert "mmacs" in page
+
+
+def test_our_page_draws_without_network(study: list[Result], tmp_path: Path) -> None:
+    write_report(tmp_path, study, title="demo", budget=BUDGET)
+    address = (tmp_path / "front.html").as_uri()
+    page = page_in_browser(address, tmp_path / "profile", seconds=20, offline=True)
+    on_the_front = len((tmp_path / "front.csv").read_text().splitlines()) - 1
+    assert points(page) == 50 + on_the_front
+    assert "validation accuracy" in page
