@@ -27,7 +27,7 @@ from nasfuse.space import load_space, read_space
 from nasfuse.tracking import local_uri
 from nasfuse.view import View
 
-DEFAULT_SECONDS = 300.0  # of a search that is given neither trials nor a time
+DEFAULT_SECONDS = 420.0  # of a search that is given neither trials nor a time
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SearchOptions:
 
     `budget` is text such as 400MFLOPs, `data` the name of a data set or a folder of images,
     `space` the name of a space or a file, `recipe` a file, `epochs` those of the last rung.
-    Without `trials` and `seconds` a search takes five minutes; without `workers` it uses every
+    Without `trials` and `seconds` a search takes seven minutes; without `workers` it uses every
     core, or what the GPUs hold.
     """
 
@@ -137,7 +137,7 @@ def _absolute(data: str) -> str:
 
 
 def limits_of(trials: int | None, seconds: float | None) -> Limits:
-    """What was asked for, or five minutes."""
+    """What was asked for, or seven minutes."""
     return Limits(trials, DEFAULT_SECONDS if trials is None and seconds is None else seconds)
 
 

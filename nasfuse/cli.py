@@ -37,7 +37,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result.")]
 StudyName = Annotated[str | None, typer.Argument(help="A study; the newest if left out.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Stop after this many different networks.")]
 TimeLimit = Annotated[
-    str | None, typer.Option(help="Stop after this time, such as 90s, 30m or 2h.  [default: 5m]")
+    str | None, typer.Option(help="Stop after this time, such as 90s, 30m or 2h.  [default: 7m]")
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Trials at once.  [default: one a core, or four a GPU]")

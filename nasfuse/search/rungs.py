@@ -43,18 +43,18 @@ class Ladder:
         return len(self.recipe.rungs) - 1
 
     def promotable(
-        self, results: Sequence[Result], started: set[tuple[str, int]], *, last: bool
+        self, results: Sequence[Result], started: set[tuple[str, int]], *, least: int
     ) -> list[Result]:
-        """Who should go up one rung, the highest rung and the best first.
+        """Who should go up one rung, the highest rung first.
 
-        `started` holds (key, rung) of everything trained or in training. With `last`, when no
-        more candidates will come, each band sends at least its best network to the top.
+        `started` holds (key, rung) of everything trained or in training. Of each band one network
+        in KEEP goes on, and at least the `least` best, which is for the end of a search.
         """
         return [
             result
             for rung in reversed(range(self.top))
             for group in bands(complete(results, rung), self.budget).values()
-            for result in group[: max(len(group) // KEEP, int(last))]
+            for result in group[: max(len(group) // KEEP, least)]
             if (result.key, rung + 1) not in started
         ]
 

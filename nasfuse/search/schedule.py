@@ -13,7 +13,8 @@ from nasfuse.search.study import Study
 from nasfuse.search.worker import Job
 
 MAX_FAILURES_IN_A_ROW = 8
-OVERTIME = 1.25  # running jobs may finish after the time limit, up to this share of it
+OVERTIME = 1.1  # running jobs may finish after the time limit, up to this share of it
+FINAL_SHARE = 0.2  # of the time limit, in which nothing new is proposed
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,40 @@ class Schedule:
         self.exhausted = False
 
     def next(self) -> Job | None:
-        """The next job, or None while or when there is none."""
+        """The next job; None when there is none, for now or for good."""
         if self.progress.stopping:
             return None
         if self.waiting:
             return self.waiting.pop(0)
-        last = not self._wants_more()
-        for result in self.ladder.promotable(self.progress.results, self.started, last=last):
-            if self._in_time(self.ladder.seconds(result)):
-                return self._start(
-                    Job(result.number, result.origin, result.rung + 1, result.architecture)
-                )
-        return None if last else self._propose()
+        if ahead := self._promotable():
+            best = ahead[0]
+            return self._start(Job(best.number, best.origin, best.rung + 1, best.architecture))
+        return self._propose() if self._wants_more() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs and nothing more will."""
+        more = self.waiting or self._wants_more() or self._promotable()
+        return not self.progress.running and bool(self.progress.stopping or not more)
+
+    def _promotable(self) -> list[Result]:
+        """Who goes up a rung now: one in four of a band, at the end at least its best.
+
+        A search that ends by the clock then fills what time is left with the next best.
+        """
+        if self._wants_more():
+            return self._affordable(0)
+        by_clock = self.progress.limits.seconds is not None
+        return self._affordable(1) or (self._affordable(len(self.started)) if by_clock else [])
+
+    def _affordable(self, least: int) -> list[Result]:
+        """Promotions that can be expected to be through in time, the longest first."""
+        limit, left = self.progress.limits.seconds, self.progress.left
+        ahead = self.ladder.promotable(self.progress.results, self.started, least=least)
+        if limit is not None and left is not None:
+            room = left + (OVERTIME - 1) * limit
+            ahead = [result for result in ahead if self.ladder.seconds(result) <= room]
+        return sorted(ahead, key=self.ladder.seconds, reverse=True)
 
     def _propose(self) -> Job | None:
         proposal = self.proposer.propose()
@@ -98,36 +121,18 @@ class Schedule:
         self.started.add((job.key, job.rung))
         return job
 
-    @property
-    def finished(self) -> bool:
-        """Whether nothing runs and nothing more will."""
-        return not self.progress.running and self.next_is_none()
-
-    def next_is_none(self) -> bool:
-        if self.progress.stopping:
-            return True
-        last = not self._wants_more()
-        ahead = self.ladder.promotable(self.progress.results, self.started, last=last)
-        promotable = any(self._in_time(self.ladder.seconds(result)) for result in ahead)
-        return last and not self.waiting and not promotable
-
     def _wants_more(self) -> bool:
-        """Whether new candidates are still to be proposed."""
-        trials = self.progress.limits.trials
-        if self.exhausted or (trials is not None and self.proposer.proposed >= trials):
+        """Whether new candidates are still to be proposed.
+
+        The end of a search by the clock is kept for bringing the best of each band to the top.
+        """
+        limits, left = self.progress.limits, self.progress.left
+        if self.exhausted or (
+            limits.trials is not None and self.proposer.proposed >= limits.trials
+        ):
             return False
-        left = self.progress.left
-        return left is None or left > self._reserve()
-
-    def _reserve(self) -> float:
-        """Seconds kept free to bring the best of each band to the top before time is over."""
-        results = self.progress.results
-        ahead = self.ladder.promotable(results, self.started, last=True)
-        needed = [self.ladder.seconds(result) for result in ahead]
-        proposal = max((r.seconds for r in results if r.rung == 0), default=0.0)
-        return sum(needed) / self.workers + max(needed, default=0.0) / 2 + proposal
-
-    def _in_time(self, seconds: float) -> bool:
-        left = self.progress.left
-        limit = self.progress.limits.seconds
-        return left is None or limit is None or seconds <= left + (OVERTIME - 1) * limit
+        if limits.seconds is None or left is None:
+            return True
+        needed = [self.ladder.seconds(result) for result in self._affordable(1)]
+        reserve = sum(needed) / self.workers + max(needed, default=0.0) / 2
+        return left > max(reserve, FINAL_SHARE * limits.seconds)

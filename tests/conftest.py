@@ -1,0 +1,97 @@
+"""What several tests share: small documents, and a tiny data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nasfuse.architecture import Architecture, parse_architecture
+from nasfuse.data.dataset import Dataset, Split, assemble
+from nasfuse.network import cost
+from nasfuse.results import Result
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def document() -> Document:
+    """A small complete architecture as plain values."""
+    return {
+        "resolution": 16,
+        "channels": 1,
+        "classes": 3,
+        "activation": "relu",
+        "stem": {"width": 8, "kernel": 3, "stride": 1},
+        "stages": [
+            {
+                "depth": 2,
+                "stride": 1,
+                "block": {"kind": "residual", "kernel": 3},
+                "fusion": ["add", {"kind": "aff", "reduction": 4}],
+                "width": 8,
+            },
+            {
+                "depth": 1,
+                "stride": 2,
+                "block": {"kind": "mbconv", "kernel": 3, "expand": 2, "se": 4},
+                "fusion": ["concat"],
+                "growth": 8,
+            },
+        ],
+        "head": {"kind": "norm"},
+    }
+
+
+@pytest.fixture
+def architecture(document: Document) -> Architecture:
+    return parse_architecture(document, where="a test")
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """Three classes of 8 x 8 images that a network tells apart at once: bright in one third."""
+    generator = np.random.default_rng(0)
+
+    def split(count: int) -> Split:
+        labels = np.arange(count) % 3
+        images = generator.integers(0, 60, (count, 1, 9, 9), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[0, 3 * label : 3 * label + 3] += 150
+        return Split(images, labels.astype(np.int64))
+
+    return assemble("stripes", ("top", "middle", "bottom"), train=split(96), validation=split(30))
+
+
+MakeResult = Callable[..., Result]
+
+
+@pytest.fixture
+def make_result(architecture: Architecture) -> MakeResult:
+    """Results with made-up accuracies and costs."""
+
+    def make(number: int, **changes: Any) -> Result:
+        price = cost(architecture)
+        values: Document = {
+            "key": f"{number:012x}",
+            "number": number,
+            "rung": 0,
+            "origin": "tpe",
+            "status": "complete",
+            "architecture": architecture,
+            "macs": price.macs,
+            "params": price.params,
+            "thop": price.thop,
+            "accuracy": 0.5,
+            "loss": 1.0,
+            "seconds": 1.0,
+            "seed": 0,
+            "data": "0" * 12,
+            "versions": {"nasfuse": "0"},
+            "finished": "2026-01-01T00:00:00+00:00",
+        }
+        return Result.model_validate(values | changes)
+
+    return make

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nasfuse.errors import BudgetError
+from nasfuse.searching.proposing import Proposer, check_budget
+from nasfuse.searching.study import SAMPLERS
+from nasfuse.space import load_space, parse_space
+
+SPACE = load_space("default").for_images(channels=1, classes=10)
+BUDGET = 2_000_000
+
+
+def proposer(tmp_path: Path, sampler: str = "tpe") -> Proposer:
+    return Proposer(tmp_path / "study.db", SPACE, budget=BUDGET, sampler=sampler, seed=1)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_proposals_fit_and_differ(tmp_path: Path, sampler: str) -> None:
+    asking = proposer(tmp_path, sampler)
+    keys = set()
+    for number in range(25):
+        proposal = asking.propose()
+        assert proposal is not None
+        assert proposal.cost.larger <= BUDGET
+        keys.add(proposal.architecture.key)
+        asking.tell(proposal.number, accuracy=0.5 + number / 100, macs=proposal.cost.macs)
+    assert len(keys) == 25 == asking.proposed
+
+
+def test_references_come_first_and_fill_the_budget(tmp_path: Path) -> None:
+    asking = proposer(tmp_path)
+    first = [asking.propose() for _ in SPACE.references]
+    assert [p.origin for p in first if p] == list(SPACE.references)
+    assert all(p.cost.larger >= 0.85 * BUDGET for p in first if p)
+    later = asking.propose()
+    assert later is not None
+    assert later.origin == "tpe"
+
+
+def test_the_same_seed_proposes_the_same(tmp_path: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        asking = proposer(tmp_path / name)
+        keys = []
+        for _ in range(12):
+            proposal = asking.propose()
+            assert proposal is not None
+            asking.tell(proposal.number, accuracy=0.5, macs=proposal.cost.macs)
+            keys.append(proposal.architecture.key)
+        runs.append(keys)
+    assert runs[0] == runs[1]
+
+
+def test_what_was_not_told_is_unfinished_when_reopened(tmp_path: Path) -> None:
+    asking = proposer(tmp_path)
+    made = [asking.propose() for _ in range(4)]
+    assert all(made)
+    asking.tell(0, accuracy=0.7, macs=1000)
+    asking.tell(1, accuracy=None, macs=1000)
+    again = proposer(tmp_path)
+    assert [p.number for p in again.unfinished()] == [2, 3]
+    assert [p for p in again.unfinished()] == made[2:]
+    assert again.proposed == 4
+    new = again.propose()
+    assert new is not None
+    assert new.architecture.key not in {p.architecture.key for p in made if p}
+
+
+def test_a_small_space_runs_out(tmp_path: Path) -> None:
+    document = {
+        "resolution": 16,
+        "activation": "relu",
+        "stem": {"width": 8, "kernel": 3, "stride": 1},
+        "stages": [
+            {
+                "depth": 1,
+                "stride": 1,
+                "block": {"kind": "residual", "kernel": 3},
+                "fusion": {"each": "skip", "choice": ["add", "multiply"]},
+                "width": 8,
+            }
+        ],
+        "head": {"kind": "norm"},
+        "scaling": {"alpha": 1.0, "beta": 1.0, "gamma": 1.2},
+    }
+    space = parse_space(document, name="tiny")
+    asking = Proposer(tmp_path / "s.db", space, budget=1_000_000, sampler="random", seed=0)
+    count = 0
+    while asking.propose() is not None:
+        count += 1
+        assert count < 500
+    assert count > 2
+
+
+def test_a_budget_out_of_reach_is_refused_with_one_in_reach() -> None:
+    with pytest.raises(BudgetError) as caught:
+        check_budget(SPACE, 1_000)
+    check_budget(SPACE, caught.value.needed)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from nasfuse.recipe import Recipe
+from nasfuse.results import Result
+from nasfuse.searching.rungs import KEEP, Ladder, band
+
+MakeResult = Callable[..., Result]
+BUDGET = 1000
+LADDER = Ladder(Recipe(), budget=BUDGET)
+
+
+@pytest.mark.parametrize(("macs", "number"), [(1000, 0), (501, 0), (500, 1), (251, 1), (1, 9)])
+def test_bands_are_doublings_below_the_budget(macs: int, number: int) -> None:
+    assert band(macs, BUDGET) == number
+
+
+def started(results: list[Result]) -> set[tuple[str, int]]:
+    return {(r.key, r.rung) for r in results}
+
+
+def test_the_best_of_a_band_go_on(make_result: MakeResult) -> None:
+    results = [make_result(n, accuracy=n / 10, macs=900) for n in range(2 * KEEP)]
+    chosen = LADDER.promotable(results, started(results), least=0)
+    assert [r.number for r in chosen] == [7, 6]
+
+
+def test_few_results_send_nobody_until_the_end(make_result: MakeResult) -> None:
+    results = [make_result(n, accuracy=n / 10, macs=900) for n in range(KEEP - 1)]
+    assert not LADDER.promotable(results, started(results), least=0)
+    assert [r.number for r in LADDER.promotable(results, started(results), least=1)] == [2]
+
+
+def test_small_networks_are_compared_with_small_ones(make_result: MakeResult) -> None:
+    small = [make_result(n, accuracy=0.1 + n / 100, macs=100) for n in range(KEEP)]
+    large = [make_result(10 + n, accuracy=0.8 + n / 100, macs=900) for n in range(KEEP)]
+    chosen = LADDER.promotable(small + large, started(small + large), least=0)
+    assert {r.number for r in chosen} == {KEEP - 1, 10 + KEEP - 1}
+
+
+def test_nobody_goes_twice_and_failures_never(make_result: MakeResult) -> None:
+    results = [make_result(n, accuracy=n / 10, macs=900) for n in range(KEEP)]
+    failed = make_result(9, status="failed", accuracy=None, loss=None, cause="x", macs=900)
+    begun = started([*results, failed]) | {(results[-1].key, 1)}
+    assert not LADDER.promotable([*results, failed], begun, least=1)
+
+
+def test_time_on_the_next_rung_is_foreseen(make_result: MakeResult) -> None:
+    rungs = Recipe().rungs
+    expected = 2.0 * rungs[1].passes / rungs[0].passes
+    assert LADDER.seconds(make_result(0, seconds=2.0)) == pytest.approx(expected)

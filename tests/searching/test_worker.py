@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nasfuse.architecture import Architecture
+from nasfuse.data.batches import measure
+from nasfuse.data.dataset import Dataset
+from nasfuse.network import build, cost
+from nasfuse.recipe import Recipe, Rung
+from nasfuse.results import Result
+from nasfuse.searching.worker import Evaluation, Job, Task, record
+
+RUNGS = (Rung(share=0.5, epochs=1), Rung(share=1.0, epochs=3))
+
+
+@pytest.fixture
+def task(tmp_path: Path, dataset: Dataset) -> Task:
+    recipe = Recipe(batch=16, rungs=RUNGS)
+    return Task(tmp_path / "trials", dataset, measure(dataset.train), recipe, seed=0)
+
+
+@pytest.fixture
+def job(architecture: Architecture) -> Job:
+    return Job(4, "all-add", 1, architecture)
+
+
+def finish(evaluation: Evaluation) -> Result:
+    while not evaluation.done:
+        evaluation.epoch()
+    return evaluation.finish()
+
+
+def test_a_job_travels_as_plain_values(job: Job) -> None:
+    assert Job.from_config(job.to_config()) == job
+
+
+def test_a_finished_job_is_on_the_disk(task: Task, job: Job) -> None:
+    result = finish(Evaluation(task, job))
+    folder = task.trials / job.key
+    assert Result.model_validate_json((folder / "rung1.json").read_text()) == result
+    assert result.accuracy is not None
+    assert result.accuracy > 0.5
+    assert result.cost == cost(job.architecture)
+    assert {p.name for p in folder.iterdir()} == {
+        "architecture.json",
+        "rung1.json",
+        "rung1.safetensors",
+    }
+    build(job.architecture).load_state_dict(load_file(folder / "rung1.safetensors"))
+
+
+def test_a_killed_job_goes_on_from_its_last_epoch(task: Task, job: Job) -> None:
+    whole = finish(Evaluation(replace(task, trials=task.trials / "whole"), job))
+    killed = Evaluation(task, job)
+    killed.epoch()
+    killed.epoch()
+    torch.manual_seed(99)
+    resumed = Evaluation(task, job)
+    assert resumed.training.done == 2
+    result = finish(resumed)
+    assert (result.accuracy, result.loss) == (whole.accuracy, whole.loss)
+
+
+def test_the_same_job_gives_the_same_result(task: Task, job: Job) -> None:
+    results = [finish(Evaluation(replace(task, trials=task.trials / name), job)) for name in "ab"]
+    assert results[0].accuracy == results[1].accuracy
+    assert results[0].loss == results[1].loss
+
+
+def test_a_failure_is_recorded_with_its_cause(task: Task, job: Job) -> None:
+    result = record(task, job, 1.5, cause="NonFiniteError: training loss is nan")
+    assert result.status == "failed"
+    assert result.accuracy is None
+    assert result.cause == "NonFiniteError: training loss is nan"
+    assert (task.trials / job.key / "rung1.json").exists()

@@ -1,0 +1,88 @@
+"""The command line from outside: messages, exit codes, what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nasfuse.cli import parse_seconds
+from nasfuse.errors import UsageError
+
+
+def nasfuse(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nasfuse", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+MISTAKES = {
+    "budget without unit": (["search", "--budget", "400"], 2, "'400' is not a budget"),
+    "budget out of reach": (["search", "--budget", "1KMACs"], 4, "no network of the space"),
+    "unknown space": (["search", "--budget", "4M", "--space", "defalt"], 3, "--space default"),
+    "unknown data": (["search", "--budget", "4M", "--data", "smaple"], 3, "sample"),
+    "unknown sampler": (["search", "--budget", "4M", "--sampler", "tpee"], 2, "tpe"),
+    "study with slash": (["search", "--budget", "4M", "--name", "a/b"], 2, "--name"),
+    "no time": (["search", "--budget", "4M", "--time-limit", "soon"], 2, "--time-limit 30m"),
+    "unknown option": (["search", "--bugdet", "4M"], 2, "--budget"),
+    "no study": (["front"], 2, "there is no study yet"),
+    "no such study": (["resume", "x"], 2, "there is no study 'x'"),
+    "no architecture": (["cost", "none.json"], 3, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_are_explained(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
+    run = nasfuse(*arguments, cwd=tmp_path)
+    assert run.returncode == code, run.stderr
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ""
+    assert list(tmp_path.iterdir()) == [], "a mistake leaves nothing behind"
+
+
+def test_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path) -> None:
+    run = nasfuse("search", "--budget", "4MFLOPs", "--trials", "9", "--dry-run", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    for words in ("sample", "10,000 training images", "4M MACs", "9 networks", "nothing was"):
+        assert words in run.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_spaces_and_cost(tmp_path: Path) -> None:
+    assert "default" in nasfuse("spaces", cwd=tmp_path).stdout
+    example = nasfuse("spaces", "--example", cwd=tmp_path).stdout
+    (tmp_path / "a.json").write_text(example)
+    run = nasfuse("cost", "a.json", "--json", cwd=tmp_path)
+    price = json.loads(run.stdout)
+    assert price["thop_macs"] > price["macs"] > 0
+    listing = nasfuse("cost", "a.json", "--by-layer", cwd=tmp_path).stdout
+    assert "stages.0.0" in listing
+    assert f"{price['macs']:,} MACs" in listing
+
+
+def test_help_names_every_verb_and_has_examples(tmp_path: Path) -> None:
+    listing = nasfuse("--help", cwd=tmp_path).stdout
+    for verb in ("search", "resume", "front", "show", "export", "cost", "spaces", "ui"):
+        assert verb in listing
+        assert f"nasfuse {verb}" in nasfuse(verb, "--help", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("45", 45), ("1.5m", 90)]
+)
+def test_times(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0s", "-3m", "m", "1d", "1h30"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_seconds(text)

@@ -1,0 +1,109 @@
+"""The house rules that a machine can keep: who may import whom, and how long things may get."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nasfuse
+
+PACKAGE = Path(nasfuse.__file__).parent
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+
+# from the ground up; a module imports only from lower layers, or from its own folder
+LAYERS = [
+    {"errors"},
+    {"costs", "pareto", "files"},
+    {"architecture", "holes", "ops"},
+    {"recipe", "results", "space", "network", "data"},
+    {"scaling", "summary"},
+    {"training", "report", "tracking"},
+    {"searching", "exporting"},
+    {"view", "terminal"},
+    {"api"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+HOMES = {
+    "filelock": {"searching"},
+    "matplotlib": {"report"},
+    "mlflow": {"tracking"},
+    "optuna": {"searching"},
+    "PIL": {"data"},
+    "platformdirs": {"data"},
+    "plotly": {"report"},
+    "ray": {"searching"},
+    "rich": {"cli", "terminal"},
+    "safetensors": {"searching", "exporting"},
+    "thop": {"network"},
+    "typer": {"cli"},
+    "yaml": {"architecture", "searching"},
+}
+
+
+def layer(name: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if name in names)
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    for name in imported(ast.parse(path.read_text())):
+        top, _, rest = name.partition(".")
+        other = rest.split(".")[0]
+        if top == "nasfuse" and other != own:
+            assert other, "nothing inside the package imports a name of its root"
+            assert layer(other) < layer(own), f"{own} must not import {other}"
+        assert own in HOMES.get(top, {own}), f"only {HOMES[top]} may import {top}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        assert not isinstance(node, ast.Global), "no global"
+        if isinstance(node, ast.FunctionDef) and path.stem != "cli":
+            arguments = node.args
+            count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
+            count -= bool(arguments.args and arguments.args[0].arg in {"self", "cls"})
+            # modules and their costs name every size of a layer
+            assert count <= (7 if "ops" in path.parts else 6), f"{node.name} takes {count}"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, nasfuse, nasfuse.cli\n"
+        "heavy = {'torch', 'numpy', 'ray', 'optuna', 'mlflow', 'plotly', 'matplotlib', 'pydantic'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_public_names_are_what_they_say() -> None:
+    for name in nasfuse.__all__:
+        assert getattr(nasfuse, name).__name__ in {name, "result_front"}
+    import nasfuse.costs
+    import nasfuse.exporting
+    import nasfuse.searching  # noqa: F401
+
+    assert callable(nasfuse.cost)
+    assert callable(nasfuse.search)
+    assert callable(nasfuse.export)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = nasfuse.nothing

@@ -1,0 +1,198 @@
+"""The main job end to end: real Ray workers, real Optuna storage, real MLflow, a real export.
+
+One small search is killed in the middle, resumed, looked at and exported from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from nasfuse.results import Result, read_results
+
+TRIALS = 9
+COMMAND = [sys.executable, "-m", "nasfuse"]
+OPTIONS = ["--budget", "1MFLOPs", "--trials", str(TRIALS), "--name", "tiny", "--workers", "2"]
+
+pytestmark = pytest.mark.slow
+
+
+def environment(tmp: Path) -> dict[str, str]:
+    return {**os.environ, "NASFUSE_STUDIES": str(tmp / "my studies"), "COLUMNS": "100"}
+
+
+def wait_for_results(path: Path, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while not path.exists() or path.read_text().count("\n") < count:
+        assert time.monotonic() < deadline, "no results"
+        time.sleep(0.1)
+
+
+def ray_processes(study: Path) -> list[int]:
+    """Processes that Ray started for this study's search."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any("ray::" in part or "raylet" in part for part in process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A search that was killed with kill -9 and resumed to its end."""
+    tmp = tmp_path_factory.mktemp("main job")
+    env = environment(tmp)
+    folder = tmp / "my studies" / "tiny"
+    before = set(ray_processes(folder))
+    with subprocess.Popen(
+        [*COMMAND, "search", *OPTIONS],
+        env=env,
+        cwd=tmp,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as killed:
+        wait_for_results(folder / "results.jsonl", 4)
+        killed.send_signal(signal.SIGKILL)
+        output = killed.stdout.read() if killed.stdout else ""
+    done = read_results(folder / "results.jsonl")
+    resumed = subprocess.run(
+        [*COMMAND, "resume", "--trials", str(TRIALS), "--json"],
+        env=env,
+        cwd=tmp,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    yield {
+        "tmp": tmp,
+        "env": env,
+        "folder": folder,
+        "killed": output,
+        "done": done,
+        "resumed": resumed,
+        "before": before,
+    }
+
+
+def results(searched: dict[str, Any]) -> list[Result]:
+    return read_results(searched["folder"] / "results.jsonl")
+
+
+def test_it_ends_well_and_prints_the_front(searched: dict[str, Any]) -> None:
+    run = searched["resumed"]
+    assert run.returncode == 0, run.stderr
+    front = json.loads(run.stdout)["front"]
+    assert front
+    assert all(row["rung"] == 1 and row["macs"] <= 1_000_000 for row in front)
+    accuracies = [row["accuracy"] for row in front]
+    assert accuracies == sorted(accuracies)
+    assert accuracies[-1] > 0.6, "trained on real images, ten classes"
+    assert "nasfuse ui" in run.stderr
+
+
+def test_killing_lost_and_repeated_nothing(searched: dict[str, Any]) -> None:
+    after = results(searched)
+    assert after[: len(searched["done"])] == searched["done"]
+    assert max(Counter((r.key, r.rung) for r in after).values()) == 1
+    assert len({r.key for r in after}) == TRIALS
+    assert all(r.status == "complete" for r in after), [r.cause for r in after]
+
+
+def test_every_network_was_within_the_budget_by_both_counts(searched: dict[str, Any]) -> None:
+    for result in results(searched):
+        assert result.macs <= 1_000_000
+        assert result.thop <= 1_000_000
+
+
+def test_optuna_knows_every_first_rung(searched: dict[str, Any]) -> None:
+    with sqlite3.connect(searched["folder"] / "study.db") as database:
+        states = Counter(row[0] for row in database.execute("select state from trials"))
+    assert states["COMPLETE"] == TRIALS
+    assert states["RUNNING"] == 0
+
+
+def test_no_process_is_left(searched: dict[str, Any]) -> None:
+    deadline = time.monotonic() + 30
+    while (left := set(ray_processes(searched["folder"])) - searched["before"]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(1)
+    assert not left
+
+
+def test_the_report_is_there(searched: dict[str, Any]) -> None:
+    report = searched["folder"] / "report"
+    assert {"front.html", "front.png", "front.csv"} <= {p.name for p in report.iterdir()}
+    assert (report / "front.html").stat().st_size < 6_000_000
+
+
+def test_mlflow_shows_every_trial(searched: dict[str, Any]) -> None:
+    with sqlite3.connect(searched["folder"].parent / "mlflow.db") as database:
+        keys = database.execute("select value from tags where key = 'nasfuse.key'").fetchall()
+        states = Counter(row[0] for row in database.execute("select status from runs"))
+    assert sorted(key for (key,) in keys) == sorted({r.key for r in results(searched)})
+    assert states["RUNNING"] == 0
+
+
+def test_the_best_network_is_exported(searched: dict[str, Any]) -> None:
+    out = searched["tmp"] / "net"
+    run = subprocess.run(
+        [*COMMAND, "export", "best", "--out", str(out)],
+        env=searched["env"],
+        cwd=searched["tmp"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "largest difference 0" in run.stdout
+    verified = json.loads((out / "verify.json").read_text())
+    assert set(verified["largest_difference_by_batch"].values()) == {0.0}
+
+
+def test_a_resumed_search_that_is_done_ends_at_once(searched: dict[str, Any]) -> None:
+    run = subprocess.run(
+        [*COMMAND, "resume", "tiny", "--trials", str(TRIALS)],
+        env=searched["env"],
+        cwd=searched["tmp"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert len(results(searched)) == len(results(searched))
+    assert "rung" not in run.stdout.split("in all")[0] or "resuming" in run.stdout
+
+
+def test_ctrl_c_stops_and_says_how_to_go_on(searched: dict[str, Any]) -> None:
+    env, tmp = searched["env"], searched["tmp"]
+    folder = searched["folder"].parent / "stopped"
+    with subprocess.Popen(
+        [*COMMAND, "search", "--budget", "1MFLOPs", "--trials", "50", "--name", "stopped"],
+        env=env,
+        cwd=tmp,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        wait_for_results(folder / "results.jsonl", 2)
+        process.send_signal(signal.SIGINT)
+        output = process.stdout.read() if process.stdout else ""
+    assert process.returncode == 130, output
+    assert "nasfuse resume stopped" in output
+    assert read_results(folder / "results.jsonl")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nasfuse.architecture import Scaling, parse_architecture
+from nasfuse.errors import BudgetError
+from nasfuse.network import cost
+from nasfuse.scaling import fit_to_budget, round_width, scale
+from nasfuse.space import load_space
+
+SPACE = load_space("default").for_images(channels=1, classes=10)
+
+
+@pytest.mark.parametrize("budget", [1_000_000, 10_000_000, 50_000_000, 400_000_000])
+def test_candidates_fill_the_budget_and_never_pass_it(budget: int) -> None:
+    used = []
+    for seed in range(60):
+        candidate = SPACE.sample(seed)
+        network = fit_to_budget(candidate.architecture, candidate.scaling, budget)
+        price = cost(network)
+        assert price.macs <= budget
+        assert price.thop <= budget
+        used.append(price.larger / budget)
+    used.sort()
+    assert used[len(used) // 2] >= 0.97
+    assert used[len(used) // 20] >= 0.90
+
+
+def test_fitted_networks_are_sound_documents() -> None:
+    for seed in range(40):
+        candidate = SPACE.sample(seed)
+        network = fit_to_budget(candidate.architecture, candidate.scaling, 2_000_000)
+        assert parse_architecture(network.document(), where="") == network
+        kept = {fusion for stage in network.stages for fusion in stage.fusion}
+        assert kept <= {f for stage in candidate.architecture.stages for f in stage.fusion}
+
+
+def test_a_budget_that_cannot_be_met_says_what_would_do() -> None:
+    candidate = SPACE.sample(0)
+    with pytest.raises(BudgetError) as caught:
+        fit_to_budget(candidate.architecture, candidate.scaling, 10)
+    fitted = fit_to_budget(candidate.architecture, candidate.scaling, caught.value.needed)
+    assert cost(fitted).larger == caught.value.needed
+
+
+@given(st.integers(0, 500), st.floats(-6, 6), st.floats(0, 3))
+def test_cost_grows_with_the_coefficient(seed: int, phi: float, more: float) -> None:
+    candidate = SPACE.sample(seed)
+
+    def price(at: float) -> int:
+        depth, width, resolution = candidate.scaling.at(at)
+        scaled = scale(candidate.architecture, depth=depth, width=width, resolution=resolution)
+        return cost(scaled).macs
+
+    assert price(phi) <= price(phi + more)
+
+
+def test_coefficient_counts_doublings() -> None:
+    depth, width, resolution = Scaling(alpha=1.2, beta=1.1, gamma=1.15).at(3)
+    assert depth * width**2 * resolution**2 == pytest.approx(8)
+
+
+@pytest.mark.parametrize(
+    ("width", "rounded"),
+    # EfficientNet's channels at width 1.1, 1.2, 1.4 and 2.0 (B2 to B7)
+    [(35.2, 32), (44, 48), (88, 88), (123.2, 120), (211.2, 208), (352, 352), (44.8, 48), (56, 56)],
+)
+def test_widths_round_as_published(width: float, rounded: int) -> None:
+    assert round_width(width) == rounded
+
+
+def test_deeper_stages_repeat_their_fusions_in_order() -> None:
+    network = parse_architecture(
+        {
+            "resolution": 16,
+            "channels": 1,
+            "classes": 2,
+            "activation": "relu",
+            "stem": {"width": 16, "kernel": 3, "stride": 1},
+            "stages": [
+                {
+                    "depth": 2,
+                    "stride": 1,
+                    "block": {"kind": "residual", "kernel": 3},
+                    "fusion": ["add", "multiply"],
+                    "width": 16,
+                }
+            ],
+            "head": {"kind": "norm"},
+        },
+        where="",
+    )
+    assert scale(network, depth=2).fusions == ("add", "add", "multiply", "multiply")
+    assert scale(network, depth=0.3).fusions == ("add",)

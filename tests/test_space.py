@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from nasfuse.errors import DocumentError
+from nasfuse.space import (
+    PatternTrial,
+    find_space,
+    load_space,
+    parse_space,
+    space_names,
+)
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_every_shipped_space_fills_with_sound_documents(name: str) -> None:
+    space = load_space(name)
+    keys = {space.sample(seed).architecture.key for seed in range(200)}
+    assert len(keys) > 190
+    assert space.size > 1e6
+
+
+def test_default_space_has_what_the_project_is_about() -> None:
+    space = load_space("default")
+    assert {"add", "concat", "concat_conv", "multiply", "gated", "aff"} <= set(space.fusions)
+    seen = [space.sample(seed) for seed in range(300)]
+    stages = [stage for candidate in seen for stage in candidate.architecture.stages]
+    assert {stage.block.kind for stage in stages} == {"residual", "mbconv", "dense"}
+    assert {stage.growth for stage in stages} >= {None, 8, 24}
+    assert len({candidate.scaling for candidate in seen}) == 300
+
+
+def test_optuna_and_replay_fill_alike() -> None:
+    space = load_space("default")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(50):
+        trial = study.ask()
+        candidate = space.suggest(trial)
+        assert space.suggest(optuna.trial.FixedTrial(trial.params)) == candidate
+
+
+def test_what_does_not_apply_does_not_exist() -> None:
+    space = load_space("default")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    for _ in range(50):
+        trial = study.ask()
+        architecture = space.suggest(trial).architecture
+        for number, stage in enumerate(architecture.stages):
+            assert (f"stages.{number}.growth" in trial.params) == stage.grows
+            kind = f"stages.{number}.block.{stage.block.kind}"
+            blocks = [n for n in trial.params if n.startswith(f"stages.{number}.block.")]
+            assert all(n.startswith(kind) for n in blocks)
+
+
+@pytest.mark.parametrize("name", load_space("default").references)
+def test_references_are_what_they_are_called(name: str) -> None:
+    space = load_space("default")
+    params = space.reference(name)
+    architecture = space.suggest(optuna.trial.FixedTrial(params)).architecture
+    if name.startswith("all-"):
+        assert set(architecture.fusions) == {name.removeprefix("all-")}
+    assert space.suggest(PatternTrial(space.references[name])).architecture == architecture
+
+
+def test_a_small_space_is_counted() -> None:
+    space = parse_space(_small(), name="small")
+    # depth 1: 2 fusions; depth 2: 2 * 2; each times 3 widths
+    assert space.size == 3 * 2 + 3 * 4
+    keys = {space.sample(seed).architecture.key for seed in range(500)}
+    assert len(keys) == 18
+
+
+def _small() -> dict[str, Any]:
+    return {
+        "resolution": 16,
+        "activation": "relu",
+        "stem": {"width": 8, "kernel": 3, "stride": 1},
+        "stages": [
+            {
+                "depth": {"int": [1, 2]},
+                "stride": 1,
+                "block": {"kind": "residual", "kernel": 3},
+                "fusion": {"each": "skip", "choice": ["add", "multiply"]},
+                "width": {"int": [8, 24], "step": 8},
+            }
+        ],
+        "head": {"kind": "norm"},
+        "scaling": {"alpha": 1.2, "beta": 1.1, "gamma": 1.1},
+    }
+
+
+WRONG_HOLES: dict[str, tuple[object, str]] = {
+    "no options": ({"choice": []}, "stages.0.width"),
+    "reversed": ({"int": [9, 3]}, "stages.0.width"),
+    "step that does not fit": ({"int": [8, 20], "step": 8}, "no multiple"),
+    "misspelt step": ({"int": [8, 24], "stp": 8}, "step"),
+    "two alike": ({"choice": [8, 8]}, "two choices"),
+    "text": ({"int": ["a", "b"]}, "stages.0.width"),
+    "condition": ({"int": [8, 16], "when": "always"}, "when"),
+    "unknown neighbour": ({"int": [8, 16], "when": {"fuson": "add"}}, "fuson"),
+}
+
+
+@pytest.mark.parametrize(("hole", "named"), WRONG_HOLES.values(), ids=WRONG_HOLES.keys())
+def test_a_wrong_hole_is_named_when_the_space_is_loaded(
+    tmp_path: Path, hole: object, named: str
+) -> None:
+    document = _small()
+    document["stages"][0]["width"] = hole
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(DocumentError) as caught:
+        load_space(str(path))
+    assert named in str(caught.value)
+
+
+def test_an_unknown_space_offers_a_near_one() -> None:
+    with pytest.raises(DocumentError) as caught:
+        find_space("defualt")
+    assert caught.value.fix == "--space default"
+
+
+def test_a_document_that_is_no_space(tmp_path: Path) -> None:
+    for text in ("[]", "stages: 3", "stages: []"):
+        path = tmp_path / "none.yaml"
+        path.write_text(text)
+        with pytest.raises(DocumentError, match="not a search space"):
+            load_space(str(path))

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from nasfuse.architecture import Architecture
+from nasfuse.data.batches import Images, measure, shifted, subset
+from nasfuse.data.dataset import Dataset, Split
+from nasfuse.network import build
+from nasfuse.recipe import Recipe
+from nasfuse.training import NonFiniteError, Training, evaluate, recalibrate
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(batch=16, augment_from_epochs=100)
+
+
+def images(dataset: Dataset, split: Split) -> Images:
+    return Images.of(split, measure(dataset.train), resolution=16, device=CPU)
+
+
+def training(dataset: Dataset, architecture: Architecture, *, epochs: int = 4) -> Training:
+    torch.manual_seed(0)
+    network = build(architecture)
+    return Training(network, images(dataset, dataset.train), RECIPE, epochs=epochs, seed=0)
+
+
+def test_it_learns(dataset: Dataset, architecture: Architecture) -> None:
+    run = training(dataset, architecture, epochs=6)
+    losses = [run.epoch() for _ in range(6)]
+    recalibrate(run.network, run.images)
+    assert losses[-1] < losses[0]
+    assert evaluate(run.network, images(dataset, dataset.validation)).accuracy >= 0.9
+
+
+def test_same_seed_same_weights(dataset: Dataset, architecture: Architecture) -> None:
+    first, second = (training(dataset, architecture) for _ in range(2))
+    assert [first.epoch(), first.epoch()] == [second.epoch(), second.epoch()]
+    for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_restored_run_ends_as_an_unbroken_one(
+    dataset: Dataset, architecture: Architecture
+) -> None:
+    unbroken = training(dataset, architecture)
+    for _ in range(2):
+        unbroken.epoch()
+    saved = {k: v for k, v in unbroken.state().items()}
+    weights = {k: v.clone() for k, v in saved["network"].items()}
+    expected = [unbroken.epoch(), unbroken.epoch()]
+
+    broken = training(dataset, architecture)
+    for _ in range(2):
+        broken.epoch()
+    state = broken.state()
+    resumed = training(dataset, architecture)
+    resumed.restore(state)
+    assert all(torch.equal(weights[k], v) for k, v in resumed.network.state_dict().items())
+    assert [resumed.epoch(), resumed.epoch()] == expected
+    assert resumed.done == resumed.epochs
+
+
+def test_rate_rises_and_falls_to_zero(dataset: Dataset, architecture: Architecture) -> None:
+    run = training(dataset, architecture, epochs=2)
+    rates = []
+    for x, y in list(run.images.batches(16)) * 2:
+        rates.append(run.schedules[0].get_last_lr()[0])
+        run._step(x, y)
+    top = rates.index(max(rates))
+    assert max(rates) == pytest.approx(RECIPE.rate)
+    assert all(a < b for a, b in pairwise(rates[: top + 1]))
+    assert all(a > b for a, b in pairwise(rates[top:]))
+    assert run.schedules[0].get_last_lr()[0] == 0
+
+
+def test_not_a_number_ends_the_run(dataset: Dataset, architecture: Architecture) -> None:
+    run = training(dataset, architecture)
+    next(run.network.parameters()).data.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="loss is nan in epoch 1"):
+        run.epoch()
+    with pytest.raises(NonFiniteError, match="not finite"):
+        evaluate(run.network, images(dataset, dataset.validation))
+
+
+def test_recalibration_measures_the_statistics(
+    dataset: Dataset, architecture: Architecture
+) -> None:
+    network = build(architecture)
+    norm = network.stem.conv.norm  # type: ignore[union-attr]
+    data = images(dataset, dataset.train)
+    recalibrate(network, data, batch=96, count=1)
+    x, _ = next(data.batches(96))
+    before = network.stem.conv.conv(x)  # type: ignore[union-attr]
+    assert torch.allclose(norm.running_mean, before.mean((0, 2, 3)), atol=1e-2)
+    assert norm.momentum == 0.1
+
+
+def test_a_last_batch_of_one_is_left_out(dataset: Dataset) -> None:
+    data = images(dataset, dataset.train)
+    sizes = [len(y) for _, y in data.batches(5, order=torch.arange(96))]
+    assert sizes == [5] * 19
+    assert sum(len(y) for _, y in data.batches(5)) == 96  # but every image is scored
+
+
+def test_batches_are_normalised(dataset: Dataset) -> None:
+    data = Images.of(dataset.train, measure(dataset.train), resolution=9, device=CPU)
+    x = torch.cat([x for x, _ in data.batches(7)])
+    assert x.mean().abs() < 1e-3
+    assert (x.std() - 1).abs() < 1e-2
+
+
+def test_shifts_move_whole_images() -> None:
+    x = torch.zeros(64, 2, 16, 16)
+    x[:, :, 8, 8] = 1
+    moved = shifted(x)
+    assert moved.sum() == x.sum()
+    places = moved[:, 0].flatten(1).argmax(1)
+    assert len(places.unique()) > 5
+    assert torch.equal(places, moved[:, 1].flatten(1).argmax(1))
+
+
+def test_a_share_keeps_the_classes_in_proportion(dataset: Dataset) -> None:
+    part = subset(dataset.train, 0.25, seed=1)
+    assert len(part) == 24
+    assert [int((part.labels == c).sum()) for c in range(3)] == [8, 8, 8]
+    again, other = subset(dataset.train, 0.25, 1), subset(dataset.train, 0.25, 2)
+    assert (part.images == again.images).all()
+    assert not (part.images == other.images).all()
