@@ -10,19 +10,19 @@ from typing import NamedTuple
 
 import torch
 
-from nasfuse.cost import parse_budget
+from nasfuse.costs import parse_budget
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset
 from nasfuse.errors import DataError, UsageError
-from nasfuse.export.bundle import Check, Preprocessing, export_result
+from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.results import Result, result_front
-from nasfuse.search.proposing import check_budget
-from nasfuse.search.running import Resources, run_search
-from nasfuse.search.schedule import Limits, Listener, Progress
-from nasfuse.search.study import SAMPLERS, Settings, Study, free_name
-from nasfuse.search.worker import versions
+from nasfuse.searching.proposing import check_budget
+from nasfuse.searching.running import Resources, run_search
+from nasfuse.searching.schedule import Limits, Listener, Progress
+from nasfuse.searching.study import SAMPLERS, Settings, Study, free_name
+from nasfuse.searching.worker import versions
 from nasfuse.space import load_space, read_space
 from nasfuse.tracking import local_uri
 from nasfuse.view import View

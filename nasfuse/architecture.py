@@ -182,7 +182,7 @@ class Architecture(Gene):
 
     def document(self) -> dict[str, Any]:
         """As plain values, without what is absent."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True)
 
     def to_json(self, indent: int | None = None) -> str:
         """Canonical JSON: equal architectures give equal text."""

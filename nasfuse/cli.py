@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from nasfuse.api import Outcome, Plan
     from nasfuse.results import Result
-    from nasfuse.search.study import Study
+    from nasfuse.searching.study import Study
 
 app = typer.Typer(
     add_completion=True,
@@ -77,9 +77,9 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search for networks within a budget and print their Pareto front."""
-    from nasfuse import api
+    from nasfuse.api import SearchOptions, plan_search, start
 
-    options = api.SearchOptions(
+    options = SearchOptions(
         budget=budget,
         data=data,
         space=space,
@@ -97,7 +97,7 @@ def search(
         studies=studies,
     )
     console = _console(as_json)
-    plan = api.plan_search(options)
+    plan = plan_search(options)
     if not quiet:
         _print_plan(console, plan)
     if dry_run:
@@ -106,7 +106,7 @@ def search(
     from nasfuse.terminal import watching
 
     with watching(console, quiet=quiet) as listen:
-        outcome = api.start(plan, listen=listen)
+        outcome = start(plan, listen=listen)
     _conclude(console, outcome, as_json)
 
 
@@ -125,16 +125,17 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a search that was stopped or killed; nothing finished is trained again."""
-    from nasfuse import api
-    from nasfuse.search.study import find_study
+    from nasfuse.api import limits_of, resources_of
+    from nasfuse.api import resume as go_on
+    from nasfuse.searching.study import find_study
     from nasfuse.terminal import watching
 
     found = find_study(studies, study)
-    limits = api.limits_of(trials, parse_seconds(time_limit))
-    resources = api.resources_of(workers, gpus_per_trial, ray_address)
+    limits = limits_of(trials, parse_seconds(time_limit))
+    resources = resources_of(workers, gpus_per_trial, ray_address)
     console = _console(as_json)
     with watching(console, quiet=quiet) as listen:
-        outcome = api.resume(found, limits, resources, listen=listen)
+        outcome = go_on(found, limits, resources, listen=listen)
     _conclude(console, outcome, as_json)
 
 
@@ -142,7 +143,7 @@ def resume(
 def front(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
     """Print the Pareto front of a study."""
     from nasfuse.results import result_front
-    from nasfuse.search.study import find_study
+    from nasfuse.searching.study import find_study
     from nasfuse.terminal import front_table
 
     found = find_study(studies, study)
@@ -161,7 +162,7 @@ def show(
 ) -> None:
     """Print everything about one trained network as JSON."""
     from nasfuse.api import choose
-    from nasfuse.search.study import find_study
+    from nasfuse.searching.study import find_study
 
     result = choose(find_study(studies, study), trial)
     _print_json(result.model_dump(mode="json", exclude_none=True))
@@ -176,12 +177,12 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a network as a folder that needs torch only, checked in a fresh process."""
-    from nasfuse import api
-    from nasfuse.cost import show_macs
-    from nasfuse.search.study import find_study
+    from nasfuse.api import export as write
+    from nasfuse.costs import show_macs
+    from nasfuse.searching.study import find_study
 
     found = find_study(studies, study)
-    result, check = api.export(found, trial, out=out)
+    result, check = write(found, trial, out=out)
     files = sorted(path.name for path in out.iterdir())
     difference = max(check.differences.values())
     if as_json:
@@ -206,7 +207,7 @@ def cost(
 ) -> None:
     """Print what an architecture costs, by our count and by thop's."""
     from nasfuse.architecture import read_architecture
-    from nasfuse.cost import show_macs
+    from nasfuse.costs import show_macs
     from nasfuse.network import cost as cost_of
     from nasfuse.network import plan, thop_macs
 
@@ -256,23 +257,26 @@ def spaces(
 @app.command(epilog="Example: nasfuse ui")
 def ui(
     study: StudyName = None,
-    port: Annotated[int, typer.Option(min=0, help="0: any free port.")] = 5000,
+    port: Annotated[int, typer.Option(min=0, help="0: any free port.")] = 0,
     studies: Studies = STUDIES,
 ) -> None:
     """Serve MLflow on this machine and print the address of the front."""
-    from nasfuse import tracking
     from nasfuse.api import tracking_uri
-    from nasfuse.search.study import find_study
+    from nasfuse.searching.study import find_study
+    from nasfuse.serving import serve
+    from nasfuse.tracking import front_address
+    from nasfuse.view import artifact_folder
 
     found = find_study(studies, study)
     uri, name = tracking_uri(found), found.settings.name
-    if uri.startswith(("http://", "https://")):
-        print(tracking.front_address(uri, uri, name))
+    artifacts = artifact_folder(found, uri)
+    if artifacts is None:
+        print(f"the front of {name}:\n  {front_address(uri.rstrip('/'), uri, name)}")
         return
-    with tracking.serve(uri, studies / "mlartifacts", port=port) as base:
-        print(f"the front of {name}:\n  {tracking.front_address(base, uri, name)}")
-        print(f"all studies:\n  {base}\nCtrl-C ends the server.", flush=True)
-        tracking.wait(base)
+    with serve(uri, artifacts, port=port) as server:
+        print(f"the front of {name}:\n  {front_address(server.address, uri, name)}")
+        print(f"all studies:\n  {server.address}\nCtrl-C ends the server.", flush=True)
+        server.process.wait()
 
 
 def parse_seconds(text: str | None) -> float | None:
@@ -365,6 +369,8 @@ def main() -> None:
     except NasfuseError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # the second Ctrl-C of a search, or one where nothing is at stake
+        sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

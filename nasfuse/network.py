@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nasfuse.architecture import Architecture, ConvHead, Stage
 from nasfuse.architecture import Fusion as FusionGene
-from nasfuse.cost import NOTHING, Cost, Shape
+from nasfuse.costs import NOTHING, Cost, Shape
 from nasfuse.ops.blocks import BLOCKS
 from nasfuse.ops.fusion import FUSIONS
 from nasfuse.ops.heads import HEADS

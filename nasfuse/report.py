@@ -5,16 +5,14 @@ What they show is computed in summary.py. Values of different rungs are never jo
 
 from __future__ import annotations
 
-import contextlib
 import html
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nasfuse.cost import show_macs
-from nasfuse.errors import StorageError
+from nasfuse.costs import show_macs
+from nasfuse.files import write_bytes
 from nasfuse.pareto import Point, front
 from nasfuse.results import Result, complete
 from nasfuse.summary import (
@@ -268,18 +266,4 @@ def write_report(folder: Path, results: Sequence[Result], *, title: str, budget:
         "report.md": _markdown(summary, title).encode(),
     }
     for name, content in files.items():
-        _replace(folder / name, content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the folder itself may be what is wrong
-            draft.unlink()
-        raise StorageError(
-            "the report cannot be written", where=str(path), why=str(error)
-        ) from None
+        write_bytes(folder / name, content)

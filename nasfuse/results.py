@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasfuse.architecture import Architecture
-from nasfuse.cost import Cost
+from nasfuse.costs import Cost
 from nasfuse.errors import StorageError
 from nasfuse.pareto import Point, front
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from nasfuse.architecture import Architecture, ConvHead, Scaling, Stage
-from nasfuse.cost import show_macs
+from nasfuse.costs import show_macs
 from nasfuse.errors import BudgetError
 from nasfuse.network import cost
 

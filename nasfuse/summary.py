@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from nasfuse.architecture import Architecture
-from nasfuse.cost import show_macs
+from nasfuse.costs import show_macs
 from nasfuse.pareto import Point, front, hypervolume
 from nasfuse.results import Result, complete, result_front
 

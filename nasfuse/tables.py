@@ -7,7 +7,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 
-from nasfuse.cost import show_macs
+from nasfuse.costs import show_macs
 from nasfuse.summary import Row
 
 

@@ -13,10 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nasfuse.cost import show_macs
+from nasfuse.costs import show_macs
 from nasfuse.results import Result, complete, result_front
-from nasfuse.search.schedule import Listener, Progress
-from nasfuse.search.study import Settings
+from nasfuse.searching.schedule import Listener, Progress
+from nasfuse.searching.study import Settings
 from nasfuse.summary import fusion_text
 
 ROWS = 8  # of the front, in the live display

@@ -9,13 +9,21 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
-from nasfuse.cost import show_macs
+from nasfuse.costs import show_macs
 from nasfuse.report import write_report
 from nasfuse.results import Result
-from nasfuse.search.study import Study
+from nasfuse.searching.study import Study
+from nasfuse.summary import sentences, summarise
+from nasfuse.tables import plain
 from nasfuse.tracking import Tracker, TrackingError
+
+
+def artifact_folder(study: Study, uri: str) -> Path | None:
+    """Where a local store keeps files: beside all studies. A server has a place of its own."""
+    return None if uri.startswith(("http://", "https://")) else study.folder.parent / "mlartifacts"
 
 
 class View:
@@ -63,7 +71,7 @@ class View:
             if self._tracker is None:
                 self._tracker = Tracker.open(
                     self.uri,
-                    artifacts=self.study.folder.parent / "mlartifacts",
+                    artifacts=artifact_folder(self.study, self.uri),
                     study=settings.name,
                     settings=self._about(),
                 )
@@ -99,7 +107,8 @@ class View:
         if self._tracker is None:
             return
         try:
-            self._tracker.publish(folder, results, budget=settings.budget)
+            lines = sentences(summarise(results, budget=settings.budget))
+            self._tracker.publish(folder, "\n\n".join(map(plain, lines)))
             self._tracker.close("FINISHED" if complete else "KILLED")
         except TrackingError as error:
             self.problem = str(error)

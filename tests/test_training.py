@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -47,8 +48,7 @@ def test_a_restored_run_ends_as_an_unbroken_one(
     unbroken = training(dataset, architecture)
     for _ in range(2):
         unbroken.epoch()
-    saved = {k: v for k, v in unbroken.state().items()}
-    weights = {k: v.clone() for k, v in saved["network"].items()}
+    weights = {k: v.clone() for k, v in unbroken.state()["network"].items()}
     expected = [unbroken.epoch(), unbroken.epoch()]
 
     broken = training(dataset, architecture)
@@ -87,12 +87,12 @@ def test_not_a_number_ends_the_run(dataset: Dataset, architecture: Architecture)
 def test_recalibration_measures_the_statistics(
     dataset: Dataset, architecture: Architecture
 ) -> None:
-    network = build(architecture)
-    norm = network.stem.conv.norm  # type: ignore[union-attr]
+    network: Any = build(architecture)
+    norm = network.stem.conv.norm
     data = images(dataset, dataset.train)
     recalibrate(network, data, batch=96, count=1)
     x, _ = next(data.batches(96))
-    before = network.stem.conv.conv(x)  # type: ignore[union-attr]
+    before = network.stem.conv.conv(x)
     assert torch.allclose(norm.running_mean, before.mean((0, 2, 3)), atol=1e-2)
     assert norm.momentum == 0.1
 
@@ -117,7 +117,7 @@ def test_shifts_move_whole_images() -> None:
     moved = shifted(x)
     assert moved.sum() == x.sum()
     places = moved[:, 0].flatten(1).argmax(1)
-    assert len(places.unique()) > 5
+    assert len(torch.unique(places)) > 5
     assert torch.equal(places, moved[:, 1].flatten(1).argmax(1))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nasfuse.cost import Cost, Shape, conv_cost
+from nasfuse.costs import Cost, Shape, conv_cost
 
 
 class SqueezeExcite(nn.Module):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from nasfuse.cost import NOTHING, Cost, Shape, conv_cost, norm_cost
+from nasfuse.costs import NOTHING, Cost, Shape, conv_cost, norm_cost
 from nasfuse.ops.attention import SqueezeExcite, squeeze_excite_cost
 from nasfuse.ops.layers import ConvNorm, conv_norm_cost
 

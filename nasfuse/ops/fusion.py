@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nasfuse.cost import NOTHING, Cost, Shape, conv_cost, norm_cost
+from nasfuse.costs import NOTHING, Cost, Shape, conv_cost, norm_cost
 
 
 class Add(nn.Module):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from nasfuse.cost import Cost, Shape, linear_cost, norm_cost
+from nasfuse.costs import Cost, Shape, linear_cost, norm_cost
 from nasfuse.ops.layers import ConvNorm, conv_norm_cost
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nasfuse.cost import NOTHING, Cost, Shape, conv_cost, norm_cost, pool_cost
+from nasfuse.costs import NOTHING, Cost, Shape, conv_cost, norm_cost, pool_cost
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 

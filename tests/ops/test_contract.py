@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nasfuse.cost import Cost, Shape
+from nasfuse.costs import Cost, Shape
 from nasfuse.ops.blocks import BLOCKS
 from nasfuse.ops.fusion import FUSIONS
 from nasfuse.ops.heads import HEADS
@@ -46,7 +47,7 @@ def fusion_cases(shape: Shape) -> dict[str, Case]:
             other = shape._replace(channels=5) if kind == "concat" else shape
             channels = shape.channels + 5 if kind == "concat" else shape.channels
             cases[f"{kind} {settings}"] = Case(
-                lambda row=row, width=width, settings=settings: row.module(*width, **settings),
+                partial(row.module, *width, **settings),
                 (shape, other),
                 row.cost(shape, **settings),
                 (channels, shape.height, shape.width),
@@ -60,8 +61,13 @@ def block_cases(shape: Shape) -> dict[str, Case]:
         for settings in BLOCK_SETTINGS[kind]:
             for stride in (1, 2):
                 cases[f"{kind} {settings} stride {stride}"] = Case(
-                    lambda row=row, stride=stride, settings=settings: row.module(
-                        shape.channels, 16, stride=stride, activation=nn.SiLU, **settings
+                    partial(
+                        row.module,
+                        shape.channels,
+                        16,
+                        stride=stride,
+                        activation=nn.SiLU,
+                        **settings,
                     ),
                     (shape,),
                     row.cost(shape, 16, stride, **settings),
@@ -75,9 +81,7 @@ def head_cases(shape: Shape) -> dict[str, Case]:
     for kind, row in HEADS.items():
         for settings in HEAD_SETTINGS.get(kind, [{}]):
             cases[f"{kind} {settings}"] = Case(
-                lambda row=row, settings=settings: row.module(
-                    shape.channels, 10, activation=nn.ReLU, **settings
-                ),
+                partial(row.module, shape.channels, 10, activation=nn.ReLU, **settings),
                 (shape,),
                 row.cost(shape, 10, **settings),
                 (10,),

@@ -32,6 +32,6 @@ def test_concat_then_convolution_is_a_sum_of_convolutions() -> None:
     """W [x; y] = Wx x + Wy y: the classic equivalence of concatenation and addition."""
     x, y = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4)
     fused = ConcatConv(8)
-    left, right = fused.conv.weight.split(8, 1)
+    left, right = torch.split(fused.conv.weight, 8, 1)
     apart = torch.conv2d(x, left) + torch.conv2d(y, right)
     assert torch.allclose(fused.conv(Concat()(x, y)), apart, atol=1e-6)

@@ -63,7 +63,7 @@ def test_what_was_not_told_is_unfinished_when_reopened(tmp_path: Path) -> None:
     asking.tell(1, accuracy=None, macs=1000)
     again = proposer(tmp_path)
     assert [p.number for p in again.unfinished()] == [2, 3]
-    assert [p for p in again.unfinished()] == made[2:]
+    assert again.unfinished() == made[2:]
     assert again.proposed == 4
     new = again.propose()
     assert new is not None

@@ -13,16 +13,16 @@ from pathlib import Path
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import SearchError
-from nasfuse.search.proposing import Proposer
-from nasfuse.search.schedule import (
+from nasfuse.searching.proposing import Proposer
+from nasfuse.searching.schedule import (
     MAX_FAILURES_IN_A_ROW,
     Limits,
     Listener,
     Progress,
     Schedule,
 )
-from nasfuse.search.study import Study
-from nasfuse.search.worker import Task
+from nasfuse.searching.study import Study
+from nasfuse.searching.worker import Task
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def run_search(
     )
     listen(progress)
     with _ray(resources, study.folder / "log.txt"), _signals(progress):
-        from nasfuse.search.tuning import tune_jobs  # Ray reads the environment on import
+        from nasfuse.searching.tuning import tune_jobs  # Ray reads the environment on import
 
         tune_jobs(schedule, task, gpus_per_trial=resources.gpus_per_trial, listen=listen)
     if progress.failing:

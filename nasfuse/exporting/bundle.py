@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nasfuse.architecture import Architecture
-from nasfuse.cost import Shape
+from nasfuse.costs import Shape
 from nasfuse.errors import ExportError, UsageError
-from nasfuse.export.source import describe, module_source
+from nasfuse.exporting.source import describe, module_source
 from nasfuse.network import build, cost
 from nasfuse.results import Result
 

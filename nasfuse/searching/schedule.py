@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nasfuse.results import Result
-from nasfuse.search.proposing import Proposer
-from nasfuse.search.rungs import Ladder
-from nasfuse.search.study import Study
-from nasfuse.search.worker import Job
+from nasfuse.searching.proposing import Proposer
+from nasfuse.searching.rungs import Ladder
+from nasfuse.searching.study import Study
+from nasfuse.searching.worker import Job
 
 MAX_FAILURES_IN_A_ROW = 8
 OVERTIME = 1.1  # running jobs may finish after the time limit, up to this share of it

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nasfuse.cost import Cost, Shape, parse_budget, show_macs
+from nasfuse.costs import Cost, Shape, parse_budget, show_macs
 from nasfuse.errors import UsageError
 
 

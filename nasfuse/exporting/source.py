@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from nasfuse.architecture import Architecture
-from nasfuse.cost import Cost, Shape, show_macs
+from nasfuse.costs import Cost, Shape, show_macs
 from nasfuse.network import Layer, Part, plan
 
 WIDTH = 88  # of a line, as the formatters' default

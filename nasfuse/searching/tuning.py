@@ -16,8 +16,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nasfuse.results import Result
-from nasfuse.search.schedule import OVERTIME, Listener, Progress, Schedule
-from nasfuse.search.worker import Evaluation, Job, Task, record
+from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Schedule
+from nasfuse.searching.worker import Evaluation, Job, Task, record
 from nasfuse.training import reserve_memory
 
 MAX_CAUSE = 2000  # characters of an error that a result keeps

@@ -16,7 +16,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import FrozenTrial, TrialState
 
 from nasfuse.architecture import Architecture, parse_architecture
-from nasfuse.cost import Cost, show_macs
+from nasfuse.costs import Cost, show_macs
 from nasfuse.errors import BudgetError
 from nasfuse.network import cost
 from nasfuse.scaling import fit_to_budget
