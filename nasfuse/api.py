@@ -13,8 +13,8 @@ import torch
 from nasfuse.costs import parse_budget
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
-from nasfuse.data.load import load_dataset
-from nasfuse.errors import DataError, UsageError
+from nasfuse.data.load import DATASETS, load_dataset
+from nasfuse.errors import DataError, SearchError, UsageError
 from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.results import Result, result_front
@@ -130,10 +130,7 @@ def _check_options(options: SearchOptions) -> None:
 
 def _absolute(data: str) -> str:
     """A folder's whole path, for a study may be resumed from elsewhere."""
-    path = Path(data).expanduser()
-    return (
-        str(path.resolve()) if path.is_dir() and data not in ("sample", "fashion-mnist") else data
-    )
+    return data if data in DATASETS else str(Path(data).expanduser().resolve())
 
 
 def limits_of(trials: int | None, seconds: float | None) -> Limits:
@@ -210,7 +207,13 @@ def _run(
             if listen is not None:
                 listen(progress)
 
-        progress = run_search(study, dataset, limits=limits, resources=resources, listen=tell_all)
+        try:
+            progress = run_search(
+                study, dataset, limits=limits, resources=resources, listen=tell_all
+            )
+        except SearchError:
+            view.finish(study.results, complete=False)
+            raise
         view.finish(progress.results, complete=progress.stopping is None)
     return Outcome(study, progress, view.problem)
 

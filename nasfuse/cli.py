@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nasfuse.errors import NasfuseError, UsageError
+from nasfuse.errors import NasfuseError, SearchError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -342,6 +342,9 @@ def _conclude(console: Console, outcome: Outcome, as_json: bool) -> None:
     progress, name = outcome.progress, outcome.study.settings.name
     console.print(f"{status_line(progress)}; {clock(progress.seconds)} in all", markup=False)
     if outcome.front:
+        top = len(outcome.study.settings.recipe.rungs) - 1
+        if outcome.front[0].rung < top:
+            console.print("nothing is fully trained yet; this is the front of the short trainings")
         console.print(front_table(outcome.front))
     if outcome.view_problem:
         console.print(f"MLflow does not show all of this: {outcome.view_problem}", markup=False)
@@ -351,7 +354,7 @@ def _conclude(console: Console, outcome: Outcome, as_json: bool) -> None:
         console.print(f"stopped; go on with:  nasfuse resume {name}", markup=False)
         raise typer.Exit(143 if progress.stopping == "SIGTERM" else 130)
     if not outcome.front:
-        raise UsageError(
+        raise SearchError(
             "no network finished its training",
             where=str(outcome.study.folder / "results.jsonl"),
             why=f"{clock(progress.seconds)} were too short, or every trial failed",

@@ -95,7 +95,8 @@ def series(results: Sequence[Result]) -> list[Series]:
 
 def _marker(colour: str, symbol: str, size: int, *, mode: str = "markers") -> dict[str, Any]:
     marker = {"color": colour, "symbol": symbol, "size": size}
-    return {"mode": mode, "marker": marker, "line": {"color": colour, "width": 2}}
+    # steps: no network is known between two of the front, and at a cost the cheaper one holds
+    return {"mode": mode, "marker": marker, "line": {"color": colour, "width": 2, "shape": "hv"}}
 
 
 def _front(trained: Sequence[Result], cost: str) -> list[Result]:
@@ -231,8 +232,8 @@ def _plot(axes: Any, one: Series) -> None:
     symbol = "D" if marker["symbol"] == "diamond" else "o"
     xs = [r.macs / 1e6 for r in one.results]
     ys = [100 * r.point.accuracy for r in one.results]
-    style = f"{symbol}{joined}"
-    axes.plot(xs, ys, style, color=marker["color"], ms=marker["size"] * 0.8, label=one.name)
+    look = {"color": marker["color"], "ms": marker["size"] * 0.8, "drawstyle": "steps-post"}
+    axes.plot(xs, ys, f"{symbol}{joined}", label=one.name, **look)
 
 
 def _mark_costs(axes: Any) -> None:

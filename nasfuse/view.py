@@ -47,8 +47,13 @@ class View:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end_thread()
+
+    def _end_thread(self) -> bool:
+        """Whether the thread has ended; a store that hangs must not hang the search's end."""
         self._newest.put(None)
         self._thread.join(timeout=60)
+        return not self._thread.is_alive()
 
     def update(self, results: Sequence[Result]) -> None:
         """Show these results soon; returns at once."""
@@ -101,8 +106,9 @@ class View:
         folder = self.study.folder / "report"
         title = f"{settings.name}: {settings.data} within {show_macs(settings.budget)} MACs"
         write_report(folder, results, title=title, budget=settings.budget)
-        self._newest.put(None)
-        self._thread.join(timeout=120)
+        if not self._end_thread():
+            self.problem = f"{self.uri} does not answer"
+            return
         self._sync(results)
         if self._tracker is None:
             return

@@ -175,21 +175,24 @@ def test_a_search_that_is_done_trains_nothing_more(searched: dict[str, Any]) -> 
     assert results(searched) == before
 
 
-def test_ctrl_c_stops_and_says_how_to_go_on(searched: dict[str, Any]) -> None:
-    env, tmp = searched["env"], searched["tmp"]
-    folder = searched["folder"].parent / "stopped"
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_and_says_how_to_go_on(
+    searched: dict[str, Any], number: signal.Signals, code: int
+) -> None:
+    name = f"stopped-{code}"
+    folder = searched["folder"].parent / name
     with subprocess.Popen(
-        [*COMMAND, "search", "--budget", "1MFLOPs", "--trials", "50", "--name", "stopped"],
-        env=env,
-        cwd=tmp,
+        [*COMMAND, "search", "--budget", "1MFLOPs", "--trials", "50", "--name", name],
+        env=searched["env"],
+        cwd=searched["tmp"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     ) as process:
         wait_for_results(folder / "results.jsonl", 2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output = process.stdout.read() if process.stdout else ""
-    assert process.returncode == 130, output
-    assert "nasfuse resume stopped" in output
+    assert process.returncode == code, output
+    assert f"nasfuse resume {name}" in output
     assert read_results(folder / "results.jsonl")

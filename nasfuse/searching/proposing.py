@@ -7,11 +7,12 @@ proposal is on the disk, in Optuna's storage, before anybody trains it.
 from __future__ import annotations
 
 import json
-import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -47,8 +48,10 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
         return RandomSampler(seed)
     if name == "nsga2":
         return NSGAIISampler(population_size=20, seed=seed)
-    # multivariate in groups: the univariate default gets stuck on duplicates in such spaces
-    return TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # multivariate in groups: the univariate default gets stuck on duplicates in such spaces
+        return TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=16)
 
 
 class Proposer:
@@ -61,7 +64,6 @@ class Proposer:
         self, storage: Path, space: SearchSpace, *, budget: int, sampler: str, seed: int
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        logging.captureWarnings(True)  # Optuna's notes on experimental options
         self.space, self.budget, self.sampler = space, budget, sampler
         self.study = optuna.create_study(
             storage=f"sqlite:///{storage.resolve()}",
