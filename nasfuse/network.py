@@ -6,6 +6,7 @@ all follow from it, so they cannot disagree.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -172,7 +173,9 @@ def thop_macs(architecture: Architecture) -> int:
     thop leaves buffers in the module that it measures, so it gets a throw-away one; its count of
     parameters is wrong for some modules and is not used.
     """
-    import thop  # home of this dependency; slow to import
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # thop compares versions by distutils
+        import thop
 
     network, image = _on_meta(architecture)
     macs, _ = thop.profile(network, (image,), verbose=False)

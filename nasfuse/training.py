@@ -55,7 +55,8 @@ def depthwise_in_float32(network: nn.Module) -> None:
     """Let depthwise convolutions leave bfloat16 on CPUs, whose backward pass for them is slow.
 
     oneDNN takes up to 20 times as long for it as in float32 where the stride is 2 or the kernel
-    is 5, which made such networks wait most of their time in one operator.
+    is 5, which made such networks wait most of their time in one operator. Without gradients
+    bfloat16 is the faster one, and stays.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels:
@@ -64,6 +65,8 @@ def depthwise_in_float32(network: nn.Module) -> None:
 
 def _float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def wrapped(x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return forward(x.float()).to(x.dtype)
 

@@ -196,3 +196,25 @@ def test_a_signal_stops_and_says_how_to_go_on(
     assert process.returncode == code, output
     assert f"nasfuse resume {name}" in output
     assert read_results(folder / "results.jsonl")
+
+
+def test_trials_that_fail_are_recorded_and_end_the_search_when_all_do(
+    searched: dict[str, Any],
+) -> None:
+    """With rates that no network survives, every trial fails, and the search says why."""
+    recipe = searched["tmp"] / "wild.yaml"
+    recipe.write_text("{filter_rate: 1.0e+30, rate: 1.0e+30}")
+    run = subprocess.run(
+        [*COMMAND, "search", "--budget", "1MFLOPs", "--name", "wild", "--recipe", str(recipe)],
+        env=searched["env"],
+        cwd=searched["tmp"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 6, run.stderr
+    assert "NonFiniteError" in run.stderr
+    assert "nasfuse resume wild" in run.stderr
+    failed = read_results(searched["folder"].parent / "wild" / "results.jsonl")
+    assert {r.status for r in failed} == {"failed"}
+    assert all(r.cause and "NonFiniteError" in r.cause for r in failed)

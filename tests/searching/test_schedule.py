@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nasfuse.recipe import Recipe
+from nasfuse.results import Result
+from nasfuse.searching.proposing import Proposer
+from nasfuse.searching.schedule import MAX_FAILURES_IN_A_ROW, Limits, Progress, Schedule
+from nasfuse.searching.study import Settings, Study
+from nasfuse.searching.worker import Job
+from nasfuse.space import read_space
+
+MakeResult = Callable[..., Result]
+BUDGET = 1_000_000
+
+
+def schedule(tmp_path: Path, limits: Limits) -> Schedule:
+    settings = Settings(
+        name="a",
+        space_name="default",
+        space=read_space("default"),
+        budget=BUDGET,
+        data="sample",
+        side=64,
+        fingerprint="0" * 12,
+        classes=("a", "b", "c"),
+        mean=(0.5,),
+        std=(0.25,),
+        recipe=Recipe(),
+        sampler="random",
+        seed=3,
+        tracking_uri=None,
+        versions={},
+    )
+    folder = tmp_path / "a"
+    study = Study.open(folder) if folder.exists() else Study.create(folder, settings)
+    proposer = Proposer(
+        folder / "study.db", settings.search_space, budget=BUDGET, sampler="random", seed=3
+    )
+    return Schedule(Progress(study, limits, study.recover()), proposer, workers=2)
+
+
+def finish(planned: Schedule, job: Job, make_result: MakeResult, *, seconds: float = 1.0) -> None:
+    """As if the job had been trained; later proposals are better."""
+    result = make_result(
+        job.number,
+        key=job.key,
+        rung=job.rung,
+        architecture=job.architecture,
+        accuracy=0.5 + job.number / 1000,
+        seconds=seconds,
+    )
+    planned.progress.study.record(result)
+    planned.progress.results.append(result)
+    if job.rung == 0:
+        planned.proposer.tell(job.number, accuracy=result.accuracy, macs=result.macs)
+
+
+def run(planned: Schedule, make_result: MakeResult, *, jobs: int = 1000) -> list[Job]:
+    done: list[Job] = []
+    while len(done) < jobs and (job := planned.next()) is not None:
+        finish(planned, job, make_result)
+        done.append(job)
+    return done
+
+
+def test_as_many_networks_as_asked_and_the_best_to_the_top(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    planned = schedule(tmp_path, Limits(12, None))
+    done = run(planned, make_result)
+    assert sum(job.rung == 0 for job in done) == 12
+    assert 1 <= sum(job.rung == 1 for job in done) <= 12
+    assert planned.finished
+    assert len({(job.key, job.rung) for job in done}) == len(done)
+
+
+def test_a_resumed_schedule_repeats_and_forgets_nothing(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    first = schedule(tmp_path, Limits(10, None))
+    done = run(first, make_result, jobs=4)
+    lost = [first.next(), first.next()]  # handed out, and then the process died
+    second = schedule(tmp_path, Limits(10, None))
+    assert {second.next(), second.next()} == set(lost)
+    for job in lost:
+        assert job is not None
+        finish(second, job, make_result)
+    done += [job for job in lost if job] + run(second, make_result)
+    assert len({(job.key, job.rung) for job in done}) == len(done)
+    assert sum(job.rung == 0 for job in done) == 10
+
+
+def test_a_result_that_optuna_was_not_told_is_told_on_resume(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    first = schedule(tmp_path, Limits(10, None))
+    job = first.next()
+    assert job is not None
+    first.progress.study.record(make_result(job.number, key=job.key, architecture=job.architecture))
+    second = schedule(tmp_path, Limits(10, None))
+    assert second.proposer.unfinished() == []
+    assert second.waiting == []
+
+
+def test_the_end_of_the_time_belongs_to_promotions(
+    tmp_path: Path, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = schedule(tmp_path, Limits(None, 100.0))
+    left = {"seconds": 100.0}
+    monkeypatch.setattr(Progress, "left", property(lambda self: left["seconds"]))
+    for _ in range(3):
+        job = planned.next()
+        assert job is not None
+        finish(planned, job, make_result)
+    left["seconds"] = 15.0
+    job = planned.next()
+    assert job is not None
+    assert job.rung == 1
+    left["seconds"] = 0.0
+    monkeypatch.setattr(type(planned.ladder), "seconds", lambda self, result: 60.0)
+    assert planned.next() is None, "what would take too long is not begun"
+    assert planned.finished
+
+
+def test_stopping_hands_out_nothing_more(tmp_path: Path) -> None:
+    planned = schedule(tmp_path, Limits(10, None))
+    planned.progress.stopping = "SIGINT"
+    assert planned.next() is None
+    assert planned.finished
+
+
+def test_failures_in_a_row_are_noticed(tmp_path: Path, make_result: MakeResult) -> None:
+    progress = schedule(tmp_path, Limits(10, None)).progress
+    failures = [
+        make_result(n, status="failed", accuracy=None, loss=None, cause="x")
+        for n in range(MAX_FAILURES_IN_A_ROW)
+    ]
+    progress.results = [*failures[1:], make_result(99)]
+    assert not progress.failing
+    progress.results = failures
+    assert progress.failing
