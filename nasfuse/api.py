@@ -95,7 +95,7 @@ def plan_search(options: SearchOptions) -> Plan:
         classes=dataset.classes,
         mean=normalisation.mean,
         std=normalisation.std,
-        recipe=recipe,
+        recipe=recipe if options.recipe else recipe.for_images(len(dataset.train)),
         sampler=options.sampler,  # type: ignore[arg-type]  # checked above
         seed=options.seed,
         tracking_uri=options.tracking_uri,

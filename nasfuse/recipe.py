@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nasfuse.architecture import read_document
 from nasfuse.errors import DocumentError
 
+FEWEST = 1000
+
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -50,6 +52,15 @@ class Recipe(BaseModel):
         Rung(share=0.1, epochs=1),
         Rung(share=1.0, epochs=1),
     )
+
+    def for_images(self, count: int) -> Recipe:
+        """The same recipe for a training set of this size: every rung sees FEWEST images.
+
+        A short training on fewer ranks networks by chance.
+        """
+        least = min(1.0, FEWEST / count)
+        rungs = (r.model_copy(update={"share": max(r.share, round(least, 4))}) for r in self.rungs)
+        return self.model_copy(update={"rungs": tuple(rungs)})
 
     def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe with this many epochs on its last rung."""

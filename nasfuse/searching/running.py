@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def run_search(
         normalisation=Normalisation(settings.mean, settings.std),
         recipe=settings.recipe,
         seed=settings.seed,
+        gpu=resources.gpus_per_trial > 0,
     )
     listen(progress)
     with _ray(resources, study.folder / "log.txt"), _signals(progress):
@@ -93,9 +95,10 @@ def _ray(resources: Resources, log: Path) -> Iterator[None]:
     os.environ.update(_ENVIRONMENT)
     import ray  # slow to import, and it reads the environment then
 
-    for name in ("ray", "ray.tune"):
-        logger = logging.getLogger(name)
-        logger.addHandler(logging.FileHandler(log))
+    handler = logging.FileHandler(log, encoding="utf-8")
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
+    for logger in loggers:
+        logger.addHandler(handler)
         logger.propagate = False
     if resources.address:
         ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
@@ -111,11 +114,20 @@ def _ray(resources: Resources, log: Path) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
 
 
 @contextmanager
 def _signals(progress: Progress) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops after the running steps, the second one at once."""
+    """The first Ctrl-C or SIGTERM stops after the running steps, the second one at once.
+
+    Outside the main thread, where Python does not allow it, signals stay as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: object) -> None:
         del frame

@@ -40,6 +40,11 @@ class Task:
     normalisation: Normalisation
     recipe: Recipe
     seed: int
+    gpu: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if self.gpu else "cpu")
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,6 @@ class Job:
         return cls(config["number"], config["origin"], config["rung"], architecture)
 
 
-def device() -> torch.device:
-    """The GPU that Ray gave to this worker, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def versions() -> dict[str, str]:
     """What accuracy may depend on besides the data, the recipe and the seed."""
     names = ("nasfuse", "torch", "optuna", "ray")
@@ -105,7 +105,7 @@ class Evaluation:
         rung = task.recipe.rungs[job.rung]
         train = subset(task.dataset.train, rung.share, task.seed)
         images = Images.of(
-            train, task.normalisation, resolution=job.architecture.resolution, device=device()
+            train, task.normalisation, resolution=job.architecture.resolution, device=task.device
         )
         network = build(job.architecture)
         return Training(network, images, task.recipe, epochs=rung.epochs, seed=seed)
@@ -136,7 +136,8 @@ class Evaluation:
 
     def _restore(self) -> None:
         if self._checkpoint.exists():
-            state = torch.load(self._checkpoint, weights_only=True, map_location=device())
+            # to the CPU, where states of random generators live; the rest finds its way
+            state = torch.load(self._checkpoint, weights_only=True, map_location="cpu")
             self.training.restore(state)
             self.spent = float(state["seconds"])
 
@@ -148,7 +149,7 @@ class Evaluation:
             task.dataset.validation,
             task.normalisation,
             resolution=self.job.architecture.resolution,
-            device=device(),
+            device=task.device,
         )
         score = evaluate(training.network, validation)
         tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}

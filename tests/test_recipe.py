@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nasfuse.errors import DocumentError
+from nasfuse.recipe import FEWEST, Recipe, read_recipe
+
+
+def test_few_images_are_all_used() -> None:
+    assert [rung.share for rung in Recipe().for_images(FEWEST // 2).rungs] == [1.0, 1.0]
+    assert Recipe().for_images(2 * FEWEST).rungs[0].share == 0.5
+    assert Recipe().for_images(1_000_000) == Recipe()
+
+
+def test_epochs_are_those_of_the_last_rung() -> None:
+    assert [rung.epochs for rung in Recipe().with_epochs(7).rungs] == [1, 7]
+
+
+def test_a_file_overrides_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("batch: 64\nrungs: [{share: 0.5, epochs: 1}, {share: 1, epochs: 3}]")
+    recipe = read_recipe(path)
+    assert (recipe.batch, recipe.rate) == (64, Recipe().rate)
+    assert [rung.passes for rung in recipe.rungs] == [0.5, 3]
+
+
+@pytest.mark.parametrize("text", ["bach: 64", "batch: 1", "rate: -1", "rungs: []", "- 3"])
+def test_what_is_wrong_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(DocumentError, match="not a recipe") as caught:
+        read_recipe(path)
+    assert caught.value.where == str(path)
