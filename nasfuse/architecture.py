@@ -34,15 +34,29 @@ class Gene(BaseModel):
 
 
 class PlainFusion(Gene):
-    """A fusion without settings of its own; `ops/fusion.py` has the formulas."""
+    """A fusion without settings of its own; `ops/joining.py` has the formulas."""
 
-    kind: Literal["add", "concat", "concat_conv", "multiply", "gated"]
+    kind: Literal[
+        "add",
+        "multiply",
+        "max",
+        "modulus",
+        "weighted",
+        "fast_normalised",
+        "softmax",
+        "concat",
+        "concat_conv",
+        "concat_linear",
+        "norm_concat",
+        "gated",
+        "shortcut_gated",
+    ]
 
 
 class AttentionalFusion(Gene):
-    """AFF, with the reduction of its bottleneck."""
+    """A fusion with attention, whose bottleneck has width / reduction channels."""
 
-    kind: Literal["aff"]
+    kind: Literal["se", "sk", "ms_cam", "aff", "iaff"]
     reduction: Reduction
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from nasfuse.errors import DocumentError
+from nasfuse.ops.fusion import FUSIONS
 from nasfuse.space import (
     PatternTrial,
     find_space,
@@ -57,14 +58,16 @@ def test_what_does_not_apply_does_not_exist() -> None:
             assert all(n.startswith(kind) for n in blocks)
 
 
-@pytest.mark.parametrize("name", load_space("default").references)
-def test_references_are_what_they_are_called(name: str) -> None:
-    space = load_space("default")
-    params = space.reference(name)
-    architecture = space.suggest(optuna.trial.FixedTrial(params)).architecture
+@pytest.mark.parametrize(
+    ("space", "name"), [(s, r) for s in space_names() for r in load_space(s).references]
+)
+def test_references_are_what_they_are_called(space: str, name: str) -> None:
+    loaded = load_space(space)
+    params = loaded.reference(name)
+    architecture = loaded.suggest(optuna.trial.FixedTrial(params)).architecture
     if name.startswith("all-"):
         assert set(architecture.fusions) == {name.removeprefix("all-")}
-    assert space.suggest(PatternTrial(space.references[name])).architecture == architecture
+    assert loaded.suggest(PatternTrial(loaded.references[name])).architecture == architecture
 
 
 def test_a_small_space_is_counted() -> None:
@@ -131,3 +134,7 @@ def test_a_document_that_is_no_space(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DocumentError, match="not a search space"):
             load_space(str(path))
+
+
+def test_a_space_offers_every_fusion() -> None:
+    assert set(load_space("fusions").fusions) == set(FUSIONS)

@@ -26,7 +26,9 @@ BLOCK_SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "dense": [{"kernel": 3, "bottleneck": 4}, {"kernel": 1, "bottleneck": 1}],
 }
-FUSION_SETTINGS: dict[str, list[dict[str, Any]]] = {"aff": [{"reduction": 4}, {"reduction": 64}]}
+FUSION_SETTINGS: dict[str, list[dict[str, Any]]] = {
+    kind: [{"reduction": 4}, {"reduction": 64}] for kind in ("se", "sk", "ms_cam", "aff", "iaff")
+}
 HEAD_SETTINGS: dict[str, list[dict[str, Any]]] = {"conv": [{"width": 20}]}
 
 
