@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,13 +191,14 @@ def export(
         _print_json({"schema_version": 1, **document})
         return
     console = _console(False)
-    console.print(
+    say(
+        console,
         f"trial {result.number} of {found.settings.name}: validation accuracy "
-        f"{result.point.accuracy:.4f}, {show_macs(check.macs)} MACs, {check.params:,} parameters"
+        f"{result.point.accuracy:.4f}, {show_macs(check.macs)} MACs, {check.params:,} parameters",
     )
-    console.print(f"wrote    {out}: {', '.join(files)}")
-    console.print(f"checked  in a fresh process: largest difference {difference:g}")
-    console.print(f"use it   cd {out} && python -c 'import model; print(model.load())'")
+    say(console, f"wrote    {out}: {', '.join(files)}")
+    say(console, f"checked  in a fresh process: largest difference {difference:g}")
+    say(console, f"use it   cd {shlex.quote(str(out))} && python -c 'import model; model.load()'")
 
 
 @app.command(epilog="Example: nasfuse cost net/architecture.json --by-layer")
@@ -306,6 +308,17 @@ def _console(as_json: bool) -> Console:
     return Console(stderr=as_json, highlight=False)
 
 
+def _elsewhere(studies: Path) -> str:
+    """The option without which the next command would look in another folder."""
+    usual = studies == Path(os.environ.get("NASFUSE_STUDIES", STUDIES))
+    return "" if usual else f" --studies {shlex.quote(str(studies))}"
+
+
+def say(console: Console, text: str) -> None:
+    """A line of plain text: not wrapped, not read as markup."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def _print_json(document: Any) -> None:
     print(json.dumps(document, indent=2))
 
@@ -320,7 +333,7 @@ def _print_plan(console: Console, plan: Plan) -> None:
     words = f"{' or '.join(ends)}, {workers} worker{'s' * (workers > 1)}"
     size, train = settings.search_space.size, len(plan.dataset.train)
     for line in plan_lines(settings, words, size=size, train=train):
-        console.print(line, markup=False)
+        say(console, line)
 
 
 def _front_document(study: Study, results: list[Result]) -> dict[str, Any]:
@@ -340,29 +353,30 @@ def _conclude(console: Console, outcome: Outcome, as_json: bool) -> None:
     from nasfuse.terminal import clock, front_table, status_line
 
     progress, name = outcome.progress, outcome.study.settings.name
-    console.print(f"{status_line(progress)}; {clock(progress.seconds)} in all", markup=False)
+    elsewhere = _elsewhere(outcome.study.folder.parent)
+    say(console, f"{status_line(progress)}; {clock(progress.seconds)} in all")
     if outcome.front:
         top = len(outcome.study.settings.recipe.rungs) - 1
         if outcome.front[0].rung < top:
-            console.print("nothing is fully trained yet; this is the front of the short trainings")
+            say(console, "nothing is fully trained yet: this is the front of the short trainings")
         console.print(front_table(outcome.front))
     if outcome.view_problem:
-        console.print(f"MLflow does not show all of this: {outcome.view_problem}", markup=False)
+        say(console, f"MLflow does not show all of this: {outcome.view_problem}")
     if as_json:
         _print_json(_front_document(outcome.study, outcome.front))
     if progress.stopping:
-        console.print(f"stopped; go on with:  nasfuse resume {name}", markup=False)
+        say(console, f"stopped; go on with:  nasfuse resume {name}{elsewhere}")
         raise typer.Exit(143 if progress.stopping == "SIGTERM" else 130)
     if not outcome.front:
         raise SearchError(
             "no network finished its training",
             where=str(outcome.study.folder / "results.jsonl"),
             why=f"{clock(progress.seconds)} were too short, or every trial failed",
-            fix=f"nasfuse resume {name} --time-limit 10m",
+            fix=f"nasfuse resume {name}{elsewhere} --time-limit 10m",
         )
-    console.print(f"report  {outcome.study.folder / 'report' / 'front.html'}", markup=False)
-    console.print(f"look    nasfuse ui {name}", markup=False)
-    console.print("export  nasfuse export best --out net/", markup=False)
+    say(console, f"report  {outcome.study.folder / 'report' / 'front.html'}")
+    say(console, f"look    nasfuse ui {name}{elsewhere}")
+    say(console, f"export  nasfuse export best --study {name}{elsewhere} --out net/")
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def clock(seconds: float) -> str:
 
 def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int) -> list[str]:
     """The plan of a search, before it starts."""
-    rungs = ", then ".join(
+    rungs = "; the best 1 in 4 go on to ".join(
         f"{rung.epochs} epoch{'s' * (rung.epochs > 1)} on {round(rung.share * train):,} images"
         for rung in settings.recipe.rungs
     )
@@ -62,9 +62,8 @@ def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int
         f"study   {settings.name}",
         f"data    {settings.data}: {train:,} training images, {len(settings.classes)} classes",
         f"space   {settings.space_name}: about {size:.0e} networks before scaling",
-        f"budget  {show_macs(settings.budget)} MACs for one image "
-        "(the FLOPs of mobile networks; 1 multiply-add counts 1)",
-        f"rungs   {rungs}; the best 1 in 4 of equal cost go on",
+        f"budget  {show_macs(settings.budget)} MACs an image (the FLOPs of mobile networks)",
+        f"rungs   {rungs}",
         f"limits  {progress_words}",
     ]
 
@@ -94,8 +93,6 @@ def status_line(progress: Progress) -> str:
         counts.append(f"best {front[-1].point.accuracy:.4f} at {show_macs(front[-1].macs)}")
     if failed:
         counts.append(f"{failed} failed")
-    if progress.left is not None:
-        counts.append(f"{clock(progress.left)} left")
     return ", ".join(counts)
 
 
@@ -106,7 +103,8 @@ def _screen(progress: Progress) -> RenderableType:
     parts: list[RenderableType] = []
     if done is not None:
         parts.append(ProgressBar(total=1.0, completed=done, width=40))
-    parts.append(Text(status_line(progress)))
+    left = "" if progress.left is None else f", {clock(progress.left)} left"
+    parts.append(Text(status_line(progress) + left))
     if front:
         state = "" if front[0].rung == top else " (first rung only, so far)"
         parts += [Text(f"front{state}", style="bold"), front_table(front, rows=ROWS)]
