@@ -54,8 +54,8 @@ def clock(seconds: float) -> str:
 
 def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int) -> list[str]:
     """The plan of a search, before it starts."""
-    rungs = "; the best 1 in 4 go on to ".join(
-        f"{rung.epochs} epoch{'s' * (rung.epochs > 1)} on {round(rung.share * train):,} images"
+    rungs = ", then the best 1 in 4: ".join(
+        f"{rung.epochs} epoch{'s' * (rung.epochs > 1)} on {round(rung.share * train):,}"
         for rung in settings.recipe.rungs
     )
     return [
@@ -63,7 +63,7 @@ def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int
         f"data    {settings.data}: {train:,} training images, {len(settings.classes)} classes",
         f"space   {settings.space_name}: about {size:.0e} networks before scaling",
         f"budget  {show_macs(settings.budget)} MACs an image (the FLOPs of mobile networks)",
-        f"rungs   {rungs}",
+        f"rungs   {rungs} images",
         f"limits  {progress_words}",
     ]
 
@@ -101,10 +101,13 @@ def _screen(progress: Progress) -> RenderableType:
     top = len(progress.study.settings.recipe.rungs) - 1
     done = _done(progress)
     parts: list[RenderableType] = []
-    if done is not None:
-        parts.append(ProgressBar(total=1.0, completed=done, width=40))
+    spent = f"{clock(progress.seconds)} gone"
     left = "" if progress.left is None else f", {clock(progress.left)} left"
-    parts.append(Text(status_line(progress) + left))
+    if done is not None:
+        line = Table.grid(padding=(0, 2))
+        line.add_row(ProgressBar(total=1.0, completed=done, width=40), spent + left)
+        parts.append(line)
+    parts.append(Text(status_line(progress)))
     if front:
         state = "" if front[0].rung == top else " (first rung only, so far)"
         parts += [Text(f"front{state}", style="bold"), front_table(front, rows=ROWS)]
