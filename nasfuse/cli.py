@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -275,6 +276,7 @@ def ui(
     if artifacts is None:
         print(f"the front of {name}:\n  {front_address(uri.rstrip('/'), uri, name)}")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended too
     with serve(uri, artifacts, port=port) as server:
         print(f"the front of {name}:\n  {front_address(server.address, uri, name)}")
         print(f"all studies:\n  {server.address}\nCtrl-C ends the server.", flush=True)

@@ -35,6 +35,14 @@ def test_it_learns(dataset: Dataset, architecture: Architecture) -> None:
     assert evaluate(run.network, images(dataset, dataset.validation)).accuracy >= 0.9
 
 
+def test_every_parameter_is_trained(dataset: Dataset, architecture: Architecture) -> None:
+    run = training(dataset, architecture)
+    before = [parameter.detach().clone() for parameter in run.network.parameters()]
+    run.epoch()
+    for old, new in zip(before, run.network.parameters(), strict=True):
+        assert not torch.equal(old, new)
+
+
 def test_same_seed_same_weights(dataset: Dataset, architecture: Architecture) -> None:
     first, second = (training(dataset, architecture) for _ in range(2))
     assert [first.epoch(), first.epoch()] == [second.epoch(), second.epoch()]
