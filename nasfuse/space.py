@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nasfuse.architecture import Architecture, Scaling, parse_architecture, read_document
-from nasfuse.errors import DocumentError, NasfuseError
+from nasfuse.errors import DocumentError
 from nasfuse.holes import Choice, Choices, Range, Trial, Value, count, fill, labelled, labels, parse
 
 
@@ -185,8 +185,13 @@ def load_space(name: str) -> SearchSpace:
         DocumentError: there is no such space, or it is not well formed.
     """
     path = find_space(name)
-    space = parse_space(read_document(path), name=path.stem)
-    _try_out(space, path)
+    document = read_document(path)
+    try:
+        space = parse_space(document, name=path.stem)
+        _try_out(space)
+    except DocumentError as error:
+        error.where = f"{path}: {error.where}"
+        raise
     return space
 
 
@@ -202,15 +207,12 @@ def parse_space(document: object, *, name: str) -> SearchSpace:
     return SearchSpace(name, template, references)
 
 
-def _try_out(space: SearchSpace, path: Path) -> None:
+def _try_out(space: SearchSpace) -> None:
     try:
         for name in space.references:
             space.reference(name)
         for seed in range(20):
             space.sample(seed)
-    except NasfuseError as error:
-        error.where = f"{path}, {error.where}"
-        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        raise DocumentError("this space cannot be filled", where=str(path), why=why) from None
+        raise DocumentError("this space cannot be filled", where=space.name, why=why) from None
