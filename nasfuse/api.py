@@ -17,11 +17,11 @@ from nasfuse.data.load import DATASETS, load_dataset
 from nasfuse.errors import DataError, SearchError, UsageError
 from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.recipe import Recipe, read_recipe
-from nasfuse.results import Result, result_front
+from nasfuse.results import SAMPLERS, Result, result_front
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.running import Resources, run_search
 from nasfuse.searching.schedule import Limits, Listener, Progress
-from nasfuse.searching.study import SAMPLERS, Settings, Study, free_name
+from nasfuse.searching.study import Settings, Study, free_name
 from nasfuse.searching.worker import versions
 from nasfuse.space import load_space, read_space
 from nasfuse.tracking import local_uri
@@ -240,9 +240,7 @@ def choose(study: Study, which: str) -> Result:
             f"study '{study.settings.name}' has no trained network '{which}'",
             where=str(study.folder),
             why=f"its front is {keys}" if front else "nothing has been trained in it yet",
-            fix="nasfuse export best --out net/"
-            if front
-            else f"nasfuse resume {study.folder.name}",
+            fix="best" if front else f"nasfuse resume {study.folder.name}",
         )
     return matches[0]
 

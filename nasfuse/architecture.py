@@ -262,7 +262,7 @@ def read_document(path: Path) -> object:
             raise DocumentError("this file is too large", where=str(path), why="the limit is 1 MB")
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DocumentError("this file cannot be read", where=str(path), why=reason) from None
 
 

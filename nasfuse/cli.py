@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasfuse.errors import NasfuseError, SearchError, UsageError
+from nasfuse.errors import NasfuseError, SearchError, SetupError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from nasfuse.api import Outcome, Plan
-    from nasfuse.results import Result
-    from nasfuse.searching.study import Study
+    from nasfuse.api import Outcome
 
 app = typer.Typer(
     add_completion=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Find the best small network for your images under a compute budget, "
-    "and learn which feature fusion earns its cost.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"nasfuse {version('nasfuse')}")
+        raise typer.Exit
+
+
+@app.callback()
+def nasfuse(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Find the best small network for your images under a compute budget.
+
+    And learn which feature fusion earns its cost.
+    """
+    del version  # its callback has printed it
+
 
 Studies = Annotated[
     Path, typer.Option("--studies", envvar="NASFUSE_STUDIES", help="Folder of all studies.")
@@ -80,6 +95,8 @@ def search(
 ) -> None:
     """Search for networks within a budget and print their Pareto front."""
     from nasfuse.api import SearchOptions, plan_search, start
+    from nasfuse.screens import make_console, print_outcome, print_plan, say
+    from nasfuse.terminal import watching
 
     options = SearchOptions(
         budget=budget,
@@ -98,18 +115,17 @@ def search(
         tracking_uri=tracking_uri,
         studies=studies,
     )
-    console = _console(as_json)
+    console = make_console(as_json)
     plan = plan_search(options)
     if not quiet:
-        _print_plan(console, plan)
+        print_plan(console, plan)
     if dry_run:
-        console.print("nothing was written; leave out --dry-run to start")
+        say(console, "nothing was written; leave out --dry-run to start")
         return
-    from nasfuse.terminal import watching
-
     with watching(console, quiet=quiet) as listen:
         outcome = start(plan, listen=listen)
-    _conclude(console, outcome, as_json)
+    print_outcome(console, outcome, as_json=as_json)
+    _exit_as_it_ended(outcome)
 
 
 @app.command(epilog="Example: nasfuse resume --time-limit 10m")
@@ -129,31 +145,36 @@ def resume(
     """Go on with a search that was stopped or killed; nothing finished is trained again."""
     from nasfuse.api import limits_of, resources_of
     from nasfuse.api import resume as go_on
+    from nasfuse.screens import make_console, print_outcome
     from nasfuse.searching.study import find_study
     from nasfuse.terminal import watching
 
     found = find_study(studies, study)
     limits = limits_of(trials, parse_seconds(time_limit))
     resources = resources_of(workers, gpus_per_trial, ray_address)
-    console = _console(as_json)
+    console = make_console(as_json)
     with watching(console, quiet=quiet) as listen:
         outcome = go_on(found, limits, resources, listen=listen)
-    _conclude(console, outcome, as_json)
+    print_outcome(console, outcome, as_json=as_json)
+    _exit_as_it_ended(outcome)
 
 
 @app.command(epilog="Example: nasfuse front --json")
 def front(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
     """Print the Pareto front of a study."""
     from nasfuse.results import result_front
+    from nasfuse.screens import front_document, make_console, print_json, warn_of_short
     from nasfuse.searching.study import find_study
     from nasfuse.terminal import front_table
 
     found = find_study(studies, study)
     results = result_front(found.results)
     if as_json:
-        _print_json(_front_document(found, results))
+        print_json(front_document(found, results))
     else:
-        _console(False).print(front_table(results))
+        console = make_console(False)
+        warn_of_short(console, found, results)
+        console.print(front_table(results))
 
 
 @app.command(epilog="Example: nasfuse show best")
@@ -164,10 +185,11 @@ def show(
 ) -> None:
     """Print everything about one trained network as JSON."""
     from nasfuse.api import choose
+    from nasfuse.screens import print_json
     from nasfuse.searching.study import find_study
 
     result = choose(find_study(studies, study), trial)
-    _print_json(result.model_dump(mode="json", exclude_none=True))
+    print_json(result.model_dump(mode="json", exclude_none=True))
 
 
 @app.command(epilog="Example: nasfuse export best --out net/")
@@ -181,6 +203,7 @@ def export(
     """Write a network as a folder that needs torch only, checked in a fresh process."""
     from nasfuse.api import export as write
     from nasfuse.costs import show_macs
+    from nasfuse.screens import make_console, print_json, say
     from nasfuse.searching.study import find_study
 
     found = find_study(studies, study)
@@ -189,14 +212,17 @@ def export(
     difference = max(check.differences.values())
     if as_json:
         document = {"key": result.key, "out": str(out), "files": files, "difference": difference}
-        _print_json({"schema_version": 1, **document})
+        print_json({"schema_version": 1, **document})
         return
-    console = _console(False)
+    console = make_console(False)
     say(
         console,
         f"trial {result.number} of {found.settings.name}: validation accuracy "
         f"{result.point.accuracy:.4f}, {show_macs(check.macs)} MACs, {check.params:,} parameters",
     )
+    rung = found.settings.recipe.rungs[result.rung]
+    epochs = f"{rung.epochs} epoch{'s' * (rung.epochs > 1)}"
+    say(console, f"weights  of the search: {epochs} on {rung.share:.0%} of the training images")
     say(console, f"wrote    {out}: {', '.join(files)}")
     say(console, f"checked  in a fresh process: largest difference {difference:g}")
     say(console, f"use it   cd {shlex.quote(str(out))} && python -c 'import model; model.load()'")
@@ -213,14 +239,15 @@ def cost(
     from nasfuse.costs import show_macs
     from nasfuse.network import cost as cost_of
     from nasfuse.network import plan, thop_macs
+    from nasfuse.screens import make_console, print_json
 
     document = read_architecture(architecture)
     price, thop = cost_of(document), thop_macs(document)
     if as_json:
         counts = {"macs": price.macs, "params": price.params, "thop_macs": thop}
-        _print_json({"schema_version": 1, "key": document.key, **counts})
+        print_json({"schema_version": 1, "key": document.key, **counts})
         return
-    console = _console(False)
+    console = make_console(False)
     if by_layer:
         for layer in plan(document):
             macs = show_macs(layer.cost.macs)
@@ -242,15 +269,16 @@ def spaces(
     as_json: Json = False,
 ) -> None:
     """List the search spaces, or print one."""
+    from nasfuse.screens import print_json
     from nasfuse.space import find_space, load_space, space_names
 
     if example:
-        _print_json(load_space(name or "default").sample(0).architecture.document())
+        print_json(load_space(name or "default").sample(0).architecture.document())
     elif name:
         sys.stdout.write(find_space(name).read_text(encoding="utf-8"))
     elif as_json:
         sizes = {known: load_space(known).size for known in space_names()}
-        _print_json({"schema_version": 1, "spaces": sizes})
+        print_json({"schema_version": 1, "spaces": sizes})
     else:
         for known in space_names():
             space = load_space(known)
@@ -260,21 +288,26 @@ def spaces(
 @app.command(epilog="Example: nasfuse ui")
 def ui(
     study: StudyName = None,
-    port: Annotated[int, typer.Option(min=0, help="0: any free port.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
     studies: Studies = STUDIES,
 ) -> None:
     """Serve MLflow on this machine and print the address of the front."""
     from nasfuse.api import tracking_uri
     from nasfuse.searching.study import find_study
     from nasfuse.serving import serve
-    from nasfuse.tracking import front_address
+    from nasfuse.tracking import TrackingError, front_address
     from nasfuse.view import artifact_folder
 
     found = find_study(studies, study)
     uri, name = tracking_uri(found), found.settings.name
     artifacts = artifact_folder(found, uri)
     if artifacts is None:
-        print(f"the front of {name}:\n  {front_address(uri.rstrip('/'), uri, name)}")
+        try:
+            print(f"the front of {name}:\n  {front_address(uri.rstrip('/'), uri, name)}")
+        except TrackingError as error:
+            raise SetupError(
+                "the tracking server cannot be used", where=uri, why=str(error)
+            ) from None
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended too
     with serve(uri, artifacts, port=port) as server:
@@ -303,82 +336,18 @@ def parse_seconds(text: str | None) -> float | None:
     return seconds
 
 
-def _console(as_json: bool) -> Console:
-    """Where people read: stdout, or stderr when stdout carries JSON."""
-    from rich.console import Console
+def _exit_as_it_ended(outcome: Outcome) -> None:
+    from nasfuse.screens import next_commands
 
-    return Console(stderr=as_json, highlight=False)
-
-
-def _elsewhere(studies: Path) -> str:
-    """The option without which the next command would look in another folder."""
-    usual = studies == Path(os.environ.get("NASFUSE_STUDIES", STUDIES))
-    return "" if usual else f" --studies {shlex.quote(str(studies))}"
-
-
-def say(console: Console, text: str) -> None:
-    """A line of plain text: not wrapped, not read as markup."""
-    console.print(text, markup=False, soft_wrap=True)
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2))
-
-
-def _print_plan(console: Console, plan: Plan) -> None:
-    from nasfuse.terminal import clock, plan_lines
-
-    settings, limits = plan.settings, plan.limits
-    ends = [f"{limits.trials} networks"] if limits.trials else []
-    ends += [clock(limits.seconds)] if limits.seconds else []
-    workers = plan.resources.workers
-    words = f"{' or '.join(ends)}, {workers} worker{'s' * (workers > 1)}"
-    size, train = settings.search_space.size, len(plan.dataset.train)
-    for line in plan_lines(settings, words, size=size, train=train):
-        say(console, line)
-
-
-def _front_document(study: Study, results: list[Result]) -> dict[str, Any]:
-    rows = [r.model_dump(mode="json", exclude_none=True) for r in results]
-    settings = study.settings
-    return {
-        "schema_version": 1,
-        "study": settings.name,
-        "budget_macs": settings.budget,
-        "folder": str(study.folder),
-        "front": rows,
-    }
-
-
-def _conclude(console: Console, outcome: Outcome, as_json: bool) -> None:
-    """The front, what came of the search and what to type next; exits as it was ended."""
-    from nasfuse.terminal import clock, front_table, status_line
-
-    progress, name = outcome.progress, outcome.study.settings.name
-    elsewhere = _elsewhere(outcome.study.folder.parent)
-    say(console, f"{status_line(progress)}; {clock(progress.seconds)} in all")
-    if outcome.front:
-        top = len(outcome.study.settings.recipe.rungs) - 1
-        if outcome.front[0].rung < top:
-            say(console, "nothing is fully trained yet: this is the front of the short trainings")
-        console.print(front_table(outcome.front))
-    if outcome.view_problem:
-        say(console, f"MLflow does not show all of this: {outcome.view_problem}")
-    if as_json:
-        _print_json(_front_document(outcome.study, outcome.front))
-    if progress.stopping:
-        say(console, f"stopped; go on with:  nasfuse resume {name}{elsewhere}")
-        raise typer.Exit(143 if progress.stopping == "SIGTERM" else 130)
+    if outcome.progress.stopping:
+        raise typer.Exit(143 if outcome.progress.stopping == "SIGTERM" else 130)
     if not outcome.front:
         raise SearchError(
             "no network finished its training",
             where=str(outcome.study.folder / "results.jsonl"),
-            why=f"{clock(progress.seconds)} were too short, or every trial failed",
-            fix=f"nasfuse resume {name}{elsewhere} --time-limit 10m",
+            why="the time was too short, or every trial failed",
+            fix=f"{next_commands(outcome.study)['resume']} --time-limit 10m",
         )
-    say(console, f"report  {outcome.study.folder / 'report' / 'front.html'}")
-    say(console, f"look    nasfuse ui {name}{elsewhere}")
-    say(console, f"export  nasfuse export best --study {name}{elsewhere} --out net/")
 
 
 def main() -> None:
@@ -389,6 +358,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # the second Ctrl-C of a search, or one where nothing is at stake
+        print("stopped at once; nasfuse resume goes on with the newest study", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

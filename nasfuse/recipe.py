@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nasfuse.architecture import read_document
 from nasfuse.errors import DocumentError
 
-FEWEST = 1000
+FEWEST, LONGER = 1000, 4
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -54,12 +55,19 @@ class Recipe(BaseModel):
     )
 
     def for_images(self, count: int) -> Recipe:
-        """The same recipe for a training set of this size: every rung sees FEWEST images.
+        """The same recipe for a training set of this size.
 
-        A short training on fewer ranks networks by chance.
+        Every rung sees FEWEST images where there are so many, for a training on fewer ranks
+        networks by chance; and each is at least LONGER times as long as the one before it, for
+        otherwise it would find nothing new.
         """
-        least = min(1.0, FEWEST / count)
-        rungs = (r.model_copy(update={"share": max(r.share, round(least, 4))}) for r in self.rungs)
+        least = round(min(1.0, FEWEST / count), 4)
+        rungs: list[Rung] = []
+        for rung in self.rungs:
+            share = max(rung.share, least)
+            passes = LONGER * rungs[-1].passes if rungs else 0
+            epochs = max(rung.epochs, math.ceil(passes / share))
+            rungs.append(Rung(share=share, epochs=epochs))
         return self.model_copy(update={"rungs": tuple(rungs)})
 
     def with_epochs(self, epochs: int) -> Recipe:

@@ -16,7 +16,6 @@ from nasfuse.files import write_bytes
 from nasfuse.pareto import Point, front
 from nasfuse.results import Result, complete
 from nasfuse.summary import (
-    REFERENCE,
     Row,
     Summary,
     front_rows,
@@ -75,8 +74,8 @@ def series(results: Sequence[Result]) -> list[Series]:
     """What is drawn, from back to front: lower rungs, trials, a front a cost, references."""
     highest = max((r.rung for r in results if r.status == "complete"), default=0)
     trained = complete(results, highest)
-    found = [r for r in trained if not r.origin.startswith(REFERENCE)]
-    uniform = [r for r in trained if r.origin.startswith(REFERENCE)]
+    found = [r for r in trained if not r.is_reference]
+    uniform = [r for r in trained if r.is_reference]
     small, lined = _marker(SKY, "circle", 7), _marker(VERMILION, "circle", 10, mode="lines+markers")
     lower = [
         Series(
@@ -89,7 +88,7 @@ def series(results: Sequence[Result]) -> list[Series]:
     ]
     fronts = [Series("front", _front(trained, cost), lined, cost) for cost in COSTS]
     diamonds = _marker(GREEN, "diamond", 11)
-    uniforms = Series("one fusion everywhere", uniform, diamonds)
+    uniforms = Series("hand-made", uniform, diamonds)
     return [*lower, Series("trials", found, small), *fronts, uniforms]
 
 

@@ -15,6 +15,8 @@ from nasfuse.costs import Cost
 from nasfuse.errors import StorageError
 from nasfuse.pareto import Point, front
 
+SAMPLERS = ("tpe", "random", "nsga2")
+
 
 class Result(BaseModel):
     """What came of training one architecture on one rung.
@@ -43,6 +45,11 @@ class Result(BaseModel):
     data: str
     versions: dict[str, str]
     finished: str
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is a hand-made member of the space, and not a sampler's proposal."""
+        return self.origin not in SAMPLERS
 
     @property
     def cost(self) -> Cost:

@@ -84,8 +84,9 @@ def status_line(progress: Progress) -> str:
     results, top = progress.results, len(progress.study.settings.recipe.rungs) - 1
     front = result_front(results)
     failed = sum(r.status == "failed" for r in results)
+    of = f" of {progress.limits.trials}" if progress.limits.trials else ""
     counts = [
-        f"{len(complete(results, 0))} tried",
+        f"{len(complete(results, 0))}{of} tried",
         f"{len(complete(results, top))} fully trained",
         f"{len(front)} on the front",
     ]

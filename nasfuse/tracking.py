@@ -191,7 +191,7 @@ def _tracking(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise TrackingError(f"the tracking store {what}: {reason}") from error
 
 

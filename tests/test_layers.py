@@ -29,6 +29,7 @@ LAYERS = [
     {"serving", "searching", "exporting"},
     {"view", "terminal"},
     {"api"},
+    {"screens"},
     {"cli"},
     {"__init__", "__main__"},
 ]
@@ -41,7 +42,7 @@ HOMES = {
     "platformdirs": {"data"},
     "plotly": {"report"},
     "ray": {"searching"},
-    "rich": {"cli", "terminal"},
+    "rich": {"screens", "terminal"},
     "safetensors": {"searching", "exporting"},
     "thop": {"network"},
     "typer": {"cli"},

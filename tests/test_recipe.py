@@ -9,8 +9,10 @@ from nasfuse.recipe import FEWEST, Recipe, read_recipe
 
 
 def test_few_images_are_all_used() -> None:
-    assert [rung.share for rung in Recipe().for_images(FEWEST // 2).rungs] == [1.0, 1.0]
-    assert Recipe().for_images(2 * FEWEST).rungs[0].share == 0.5
+    small = Recipe().for_images(FEWEST // 2).rungs
+    assert [(rung.share, rung.epochs) for rung in small] == [(1.0, 1), (1.0, 4)]
+    larger = Recipe().for_images(2 * FEWEST).rungs
+    assert [(rung.share, rung.epochs) for rung in larger] == [(0.5, 1), (1.0, 2)]
     assert Recipe().for_images(1_000_000) == Recipe()
 
 

@@ -51,7 +51,7 @@ def test_only_the_highest_rung_counts(study: list[Result]) -> None:
     assert summary.counts == {(0, "complete"): 4, (0, "failed"): 1, (1, "complete"): 3}
 
 
-def test_gain_over_the_best_uniform_fusion(study: list[Result]) -> None:
+def test_gain_over_the_best_hand_made_network(study: list[Result]) -> None:
     summary = summarise(study, budget=BUDGET)
     assert summary.gain == pytest.approx(12.0)
     assert "12.00 points above" in " ".join(sentences(summary))
@@ -84,7 +84,7 @@ def test_rungs_are_never_in_one_trace(study: list[Result]) -> None:
     assert drawn["rung 0 (not comparable)"]["visible"] == "legendonly"
     assert drawn["rung 0 (not comparable)"]["mode"] == "markers"
     assert drawn["trials"]["y"] == [72.0]
-    assert drawn["one fusion everywhere"]["y"] == pytest.approx([60.0, 58.0])
+    assert drawn["hand-made"]["y"] == pytest.approx([60.0, 58.0])
 
 
 def test_every_cost_has_its_own_front(study: list[Result]) -> None:

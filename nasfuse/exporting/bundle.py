@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nasfuse.architecture import Architecture
 from nasfuse.costs import Shape
-from nasfuse.errors import ExportError, UsageError
+from nasfuse.errors import ExportError, StorageError, UsageError
 from nasfuse.exporting.source import describe, module_source
 from nasfuse.network import build, cost
 from nasfuse.results import Result
@@ -60,14 +60,28 @@ def export_result(
         ExportError: the exported network does not answer as the searched one; `out` is then
             left as it was.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.is_file():
+        raise UsageError(
+            "this is a file", where=f"--out {out}", why="an export is a folder", fix="--out net/"
+        )
+    if out.exists() and any(out.iterdir()):
         raise UsageError(
             "the folder for the export is not empty",
             where=str(out),
             why="an export never mixes with, or replaces, other files",
             fix=f"--out {out}-2   or remove the folder",
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return _publish(result, weights, out, preprocessing=preprocessing, trained=trained)
+    except OSError as error:
+        raise StorageError("the export cannot be written", where=str(out), why=str(error)) from None
+
+
+def _publish(
+    result: Result, weights: Path, out: Path, *, preprocessing: Preprocessing, trained: str
+) -> Check:
+    """Write beside `out`, check, and only then take its name."""
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         staged = Path(folder) / "export"
         staged.mkdir()
@@ -107,7 +121,9 @@ def _write(
         architecture.to_json(indent=2) + "\n", encoding="utf-8"
     )
     tensors = {name: tensor.contiguous() for name, tensor in load_file(weights).items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"architecture": architecture.key})
+    stored = folder / "model.safetensors"
+    save_file(tensors, stored, metadata={"architecture": architecture.key})
+    stored.chmod((folder / "model.py").stat().st_mode)  # it is written for its owner only
 
 
 def verify(folder: Path, architecture: Architecture) -> Check:

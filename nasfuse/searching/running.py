@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
-from nasfuse.errors import SearchError
+from nasfuse.errors import SearchError, SetupError
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.schedule import (
     MAX_FAILURES_IN_A_ROW,
@@ -101,7 +101,15 @@ def _ray(resources: Resources, log: Path) -> Iterator[None]:
         logger.addHandler(handler)
         logger.propagate = False
     if resources.address:
-        ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
+        try:
+            ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise SetupError(
+                "the Ray cluster cannot be joined",
+                where=f"--ray-address {resources.address}",
+                why=" ".join(str(error).split())[:300],
+                fix="ray status --address ADDRESS   shows whether it answers",
+            ) from None
     else:
         ray.init(
             address="local",

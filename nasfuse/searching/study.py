@@ -21,8 +21,6 @@ from nasfuse.recipe import Recipe
 from nasfuse.results import Result, append_result, read_results
 from nasfuse.space import SearchSpace, parse_space
 
-SAMPLERS = ("tpe", "random", "nsga2")
-
 
 class Settings(BaseModel):
     """What was asked for, and what the data were: everything but the results.
@@ -176,7 +174,7 @@ def _last_use(folder: Path) -> tuple[float, str]:
 
 
 def find_study(studies: Path, name: str | None) -> Study:
-    """A study by name, or the one that was used last.
+    """A study by name or by the path of its folder, or the one that was used last.
 
     Raises:
         UsageError: there is none; a near match is offered.
@@ -186,12 +184,14 @@ def find_study(studies: Path, name: str | None) -> Study:
         return Study.open(studies / names[-1])
     if name in names:
         return Study.open(studies / str(name))
+    if name is not None and (Path(name) / "study.yaml").is_file():
+        return Study.open(Path(name).resolve())
     near = difflib.get_close_matches(name or "", names, 1)
     raise UsageError(
         f"there is no study '{name}'" if name else "there is no study yet",
         where=str(studies),
         why=f"the studies here are {', '.join(names)}" if names else "it holds no studies",
-        fix=near[0] if near else "nasfuse search --budget 400MFLOPs",
+        fix=(near or names[-1:] or ["nasfuse search --budget 400MFLOPs"])[0],
     )
 
 

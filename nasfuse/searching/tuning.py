@@ -6,7 +6,7 @@ a resumed search starts a new tuner, so what Ray pickles of these objects is nev
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,9 @@ class StudyStopper(tune.Stopper):  # type: ignore[misc]
 
 def tune_jobs(schedule: Schedule, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:
     """Let Ray Tune run the schedule's jobs until it has no more; Ray must be initialised."""
-    with tempfile.TemporaryDirectory(prefix="nasfuse-") as scratch:
+    scratch = task.trials.parent / "ray"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a search that was killed
+    try:
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(Worker, task=task), {"cpu": 1, "gpu": gpus_per_trial}
@@ -147,7 +149,7 @@ def tune_jobs(schedule: Schedule, task: Task, *, gpus_per_trial: float, listen: 
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
-                storage_path=scratch,
+                storage_path=str(scratch),
                 name="jobs",
                 verbose=0,
                 stop=StudyStopper(schedule.progress),
@@ -156,3 +158,5 @@ def tune_jobs(schedule: Schedule, task: Task, *, gpus_per_trial: float, listen: 
             ),
         )
         tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

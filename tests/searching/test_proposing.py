@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from nasfuse.errors import BudgetError
+from nasfuse.results import SAMPLERS
 from nasfuse.searching.proposing import Proposer, check_budget
-from nasfuse.searching.study import SAMPLERS
 from nasfuse.space import load_space, parse_space
 
 SPACE = load_space("default").for_images(channels=1, classes=10)

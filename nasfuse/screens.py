@@ -1,0 +1,96 @@
+"""What is said before and after a search: the plan, the front, the next commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nasfuse.api import Outcome, Plan
+from nasfuse.results import Result
+from nasfuse.searching.study import Study
+from nasfuse.terminal import clock, front_table, plan_lines, status_line
+
+
+def make_console(as_json: bool) -> Console:
+    """Where people read: stdout, or stderr when stdout carries JSON."""
+    return Console(stderr=as_json, highlight=False)
+
+
+def say(console: Console, text: str) -> None:
+    """A line of plain text: not wrapped, not read as markup."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    settings, limits = plan.settings, plan.limits
+    ends = [f"{limits.trials} network{'s' * (limits.trials > 1)}"] if limits.trials else []
+    ends += [clock(limits.seconds)] if limits.seconds else []
+    workers = plan.resources.workers
+    words = f"{' or '.join(ends)}, {workers} worker{'s' * (workers > 1)}"
+    size, train = settings.search_space.size, len(plan.dataset.train)
+    for line in plan_lines(settings, words, size=size, train=train):
+        say(console, line)
+
+
+def front_document(study: Study, results: list[Result]) -> dict[str, Any]:
+    rows = [r.model_dump(mode="json", exclude_none=True) for r in results]
+    settings = study.settings
+    return {
+        "schema_version": 1,
+        "study": settings.name,
+        "budget_macs": settings.budget,
+        "folder": str(study.folder),
+        "front": rows,
+    }
+
+
+def warn_of_short(console: Console, study: Study, front: list[Result]) -> None:
+    if not front:
+        say(console, "nothing has been trained yet")
+    elif front[0].rung < len(study.settings.recipe.rungs) - 1:
+        say(console, "nothing is fully trained yet: this is the front of the short trainings")
+
+
+def elsewhere_option(studies: Path) -> str:
+    """The option without which the next command would look in another folder."""
+    usual = studies == Path(os.environ.get("NASFUSE_STUDIES", "studies"))
+    return "" if usual else f" --studies {shlex.quote(str(studies))}"
+
+
+def next_commands(study: Study) -> dict[str, str]:
+    """What to type next, quoted for a shell, by what it does."""
+    name, elsewhere = shlex.quote(study.folder.name), elsewhere_option(study.folder.parent)
+    return {
+        "resume": f"nasfuse resume {name}{elsewhere}",
+        "look": f"nasfuse ui {name}{elsewhere}",
+        "export": f"nasfuse export best --study {name}{elsewhere} --out net/",
+    }
+
+
+def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
+    """The front, what came of the search and what to type next."""
+    progress, study = outcome.progress, outcome.study
+    say(console, f"{status_line(progress)}; {clock(progress.seconds)} in all")
+    warn_of_short(console, study, outcome.front)
+    if outcome.front:
+        console.print(front_table(outcome.front))
+    if outcome.view_problem:
+        say(console, f"MLflow does not show all of this: {outcome.view_problem}")
+    if as_json:
+        print_json(front_document(study, outcome.front))
+    commands = next_commands(study)
+    if progress.stopping:
+        say(console, f"stopped; go on with:  {commands['resume']}")
+    elif outcome.front:
+        say(console, f"report  {study.folder / 'report' / 'front.html'}")
+        say(console, f"look    {commands['look']}")
+        say(console, f"export  {commands['export']}")
