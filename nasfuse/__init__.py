@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nasfuse.errors import NasfuseError as NasfuseError
     from nasfuse.network import build as build
     from nasfuse.network import cost as cost
+    from nasfuse.references import load_architecture as load_architecture
     from nasfuse.results import result_front as front  # noqa: F401
     from nasfuse.scaling import fit_to_budget as fit_to_budget
     from nasfuse.space import SearchSpace as SearchSpace
@@ -33,6 +34,7 @@ _HOMES = {
     "export": "api.export",
     "fit_to_budget": "scaling.fit_to_budget",
     "front": "results.result_front",
+    "load_architecture": "references.load_architecture",
     "load_space": "space.load_space",
     "read_architecture": "architecture.read_architecture",
     "resume": "api.resume",

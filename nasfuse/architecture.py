@@ -1,193 +1,95 @@
-"""Architecture: one network as a frozen document, equal by content, named by its hash.
-
-Genes have no defaults: a stored architecture never changes its meaning. What cannot matter is
-left out, so that equal networks are equal documents with equal keys.
-"""
+"""Architecture: one network as a frozen document, equal by content, named by its hash."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from nasfuse.errors import DocumentError
+from nasfuse.genes import SEVERAL_MAPS, Activation, Gene, Head, Neck
+from nasfuse.stages import Stage, Stem
 
 MAX_FILE_BYTES = 1_000_000
 
-Kernel = Literal[1, 3, 5, 7]
-Stride = Literal[1, 2]
-Depth = Annotated[int, Field(strict=True, ge=1, le=128)]
-Width = Annotated[int, Field(strict=True, ge=1, le=16384)]
 Factor = Annotated[float, Field(ge=1.0, le=4.0)]
-Reduction = Annotated[int, Field(strict=True, ge=1, le=1024)]
-
-
-class Gene(BaseModel):
-    """Frozen, hashable, strict about unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PlainFusion(Gene):
-    """A fusion without settings of its own; `ops/joining.py` has the formulas."""
-
-    kind: Literal[
-        "add",
-        "multiply",
-        "max",
-        "modulus",
-        "weighted",
-        "fast_normalised",
-        "softmax",
-        "concat",
-        "concat_conv",
-        "concat_linear",
-        "norm_concat",
-        "gated",
-        "shortcut_gated",
-    ]
-
-
-class AttentionalFusion(Gene):
-    """A fusion with attention, whose bottleneck has width / reduction channels."""
-
-    kind: Literal["se", "sk", "ms_cam", "aff", "iaff"]
-    reduction: Reduction
-
-
-def _named(value: object) -> object:
-    """`add` is short for `{kind: add}`."""
-    return {"kind": value} if isinstance(value, str) else value
-
-
-Fusion = Annotated[
-    Annotated[PlainFusion | AttentionalFusion, Field(discriminator="kind")], BeforeValidator(_named)
-]
-
-
-class Residual(Gene):
-    """Two k x k convolutions (ResNet's basic block)."""
-
-    kind: Literal["residual"]
-    kernel: Kernel
-
-
-class MBConv(Gene):
-    """Inverted bottleneck; `se` is the reduction of squeeze-and-excitation, absent without it."""
-
-    kind: Literal["mbconv"]
-    kernel: Kernel
-    expand: Annotated[int, Field(strict=True, ge=1, le=16)]
-    se: Reduction | None = None
-
-
-class Dense(Gene):
-    """DenseNet-B's layer: a 1 x 1 convolution to `bottleneck` times the output, then k x k."""
-
-    kind: Literal["dense"]
-    kernel: Kernel
-    bottleneck: Annotated[int, Field(strict=True, ge=1, le=16)]
-
-
-Block = Annotated[Residual | MBConv | Dense, Field(discriminator="kind")]
-
-
-class Stem(Gene):
-    """The first convolution, from the image's channels."""
-
-    width: Width
-    kernel: Kernel
-    stride: Stride
-
-
-class Stage(Gene):
-    """`depth` blocks with one fusion each; the first one has the stride.
-
-    `width` is what every fusion but `concat` puts out, `growth` what `concat` adds; each is left
-    out where no fusion of the stage uses it. One fusion stands for `depth` equal ones.
-    """
-
-    depth: Depth
-    stride: Stride
-    block: Block
-    fusion: tuple[Fusion, ...]
-    width: Width | None = None
-    growth: Width | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_fusion_for_all(cls, value: Any) -> Any:
-        if isinstance(value, dict) and isinstance(value.get("fusion"), str | dict):
-            depth = value.get("depth")
-            count = depth if isinstance(depth, int) and 1 <= depth <= 128 else 1
-            return {**value, "fusion": [value["fusion"]] * count}
-        return value
-
-    @model_validator(mode="after")
-    def _says_what_it_needs(self) -> Stage:
-        if len(self.fusion) != self.depth:
-            raise ValueError(f"{len(self.fusion)} fusions for a depth of {self.depth}")
-        for name, used in (("width", self.keeps), ("growth", self.grows)):
-            if used and getattr(self, name) is None:
-                raise ValueError(f"'{name}' is missing, and the fusions of this stage need it")
-            if not used and getattr(self, name) is not None:
-                raise ValueError(f"'{name}' has no effect with these fusions: leave it out")
-        return self
-
-    @property
-    def keeps(self) -> bool:
-        """Whether some fusion puts out the stage's width."""
-        return any(fusion.kind != "concat" for fusion in self.fusion)
-
-    @property
-    def grows(self) -> bool:
-        """Whether some fusion appends `growth` channels."""
-        return any(fusion.kind == "concat" for fusion in self.fusion)
-
-
-class NormHead(Gene):
-    """Batch norm, activation, mean over the map, linear."""
-
-    kind: Literal["norm"]
-
-
-class ConvHead(Gene):
-    """1 x 1 convolution to `width`, batch norm, activation, mean over the map, linear."""
-
-    kind: Literal["conv"]
-    width: Width
 
 
 class Architecture(Gene):
     """One network, completely. Equal architectures build equal networks.
 
-    `resolution` is the side of the square image it takes, `channels` the image's channels.
+    `resolution` is the side of the square image it takes, `channels` the image's channels;
+    `norm_eps` is the epsilon of every batch norm where it is not 1e-5.
     """
 
     resolution: Annotated[int, Field(strict=True, ge=4, le=2048)]
     channels: Annotated[int, Field(strict=True, ge=1, le=64)]
     classes: Annotated[int, Field(strict=True, ge=2, le=100_000)]
-    activation: Literal["relu", "silu"]
+    activation: Activation
+    norm_eps: Annotated[float, Field(gt=0, le=0.1)] | None = None
     stem: Stem
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=16)]
-    head: Annotated[NormHead | ConvHead, Field(discriminator="kind")]
+    neck: Neck | None = None
+    head: Head
 
     @model_validator(mode="after")
     def _no_map_starves(self) -> Architecture:
-        side = -(-self.resolution // self.stem.stride)
+        side = -(-self.resolution // self.stem.total_stride)
         for number, stage in enumerate(self.stages):
-            side = -(-side // stage.stride)
+            side = -(-side // stage.total_stride)
             if side < 2:
                 raise ValueError(
                     f"stages.{number} would put out a {side}x{side} map: use fewer stages with "
                     f"stride 2, or a resolution above {self.resolution}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Architecture:
+        for number, (stage, channels) in enumerate(self.entries()):
+            width, idle = stage.width or 0, stage.idle_fusion(channels)
+            if stage.shortcut == "padded" and stage.entry(channels)[0] > width:
+                raise ValueError(f"stages.{number}: 'shortcut: padded' cannot lose channels")
+            if idle is not None and stage.fusion[0] != idle:
+                raise ValueError(
+                    f"stages.{number}.fusion.0 has no effect, because shapes differ there and "
+                    f"'shortcut: equal' has no skip then: make it '{idle.kind}'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _neck_fits(self) -> Architecture:
+        levels = getattr(self.neck, "levels", 1)
+        if levels > len(self.stages):
+            raise ValueError(f"a neck of {levels} levels needs as many stages")
+        if self.neck and self.neck.kind in SEVERAL_MAPS and self.head.kind != "mean":
+            raise ValueError(f"head '{self.head.kind}' takes one map, and the neck has {levels}")
+        return self
+
+    def entries(self) -> Iterator[tuple[Stage, int]]:
+        """Each stage with the channels that come to it."""
+        channels = self.stem.width
+        for stage in self.stages:
+            yield stage, channels
+            channels = stage.outputs(channels)
+
+    def settled(self) -> Architecture:
+        """The same network, with the fusions that cannot matter as the document wants them."""
+        stages = []
+        channels = self.stem.width
+        for stage in self.stages:
+            idle = stage.idle_fusion(channels)
+            if idle is not None and stage.fusion[0] != idle:
+                stage = stage.model_copy(update={"fusion": (idle, *stage.fusion[1:])})
+            stages.append(stage)
+            channels = stage.outputs(channels)
+        return self.model_copy(update={"stages": tuple(stages)})
 
     @property
     def key(self) -> str:
@@ -204,8 +106,12 @@ class Architecture(Gene):
 
     @property
     def fusions(self) -> tuple[str, ...]:
-        """The kind of every fusion, from input to output."""
-        return tuple(fusion.kind for stage in self.stages for fusion in stage.fusion)
+        """The kind of every skip's fusion, from input to output."""
+        return tuple(
+            fusion.kind
+            for stage, channels in self.entries()
+            for fusion in stage.fusion[stage.idle_fusion(channels) is not None :]
+        )
 
 
 class Scaling(Gene):

@@ -36,13 +36,11 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def nasfuse(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print it and end."),
     ] = False,
 ) -> None:
-    """Find the best small network for your images under a compute budget.
-
-    And learn which feature fusion earns its cost.
-    """
+    """Find the best small network for your images and compute budget, and the fusions it needs."""
     del version  # its callback has printed it
 
 
@@ -228,35 +226,39 @@ def export(
     say(console, f"use it   cd {shlex.quote(str(out))} && python -c 'import model; model.load()'")
 
 
-@app.command(epilog="Example: nasfuse cost net/architecture.json --by-layer")
+@app.command(epilog="Example: nasfuse cost resnet50 --by-layer")
 def cost(
-    architecture: Annotated[Path, typer.Argument(help="An architecture as JSON or YAML.")],
+    architecture: Annotated[
+        str, typer.Argument(help="A published network, or an architecture as JSON or YAML.")
+    ],
     by_layer: Annotated[bool, typer.Option("--by-layer", help="One line a layer.")] = False,
     as_json: Json = False,
 ) -> None:
     """Print what an architecture costs, by our count and by thop's."""
-    from nasfuse.architecture import read_architecture
-    from nasfuse.costs import show_macs
     from nasfuse.network import cost as cost_of
-    from nasfuse.network import plan, thop_macs
-    from nasfuse.screens import make_console, print_json
+    from nasfuse.network import thop_macs
+    from nasfuse.plan import plan
+    from nasfuse.references import load_architecture
+    from nasfuse.screens import make_console, print_json, print_layers
 
-    document = read_architecture(architecture)
+    document = load_architecture(architecture)
     price, thop = cost_of(document), thop_macs(document)
+    layers = list(plan(document)) if by_layer else []
     if as_json:
-        counts = {"macs": price.macs, "params": price.params, "thop_macs": thop}
-        print_json({"schema_version": 1, "key": document.key, **counts})
+        counts = {"macs": price.macs, "params": price.params, "thop": thop}
+        rows = [
+            {"name": x.name, "shape": x.shape, "macs": x.cost.macs, "params": x.cost.params}
+            for x in layers
+        ]
+        listing = {"layers": rows} if by_layer else {}
+        print_json({"schema_version": 1, "key": document.key, **counts, **listing})
         return
     console = make_console(False)
     if by_layer:
-        for layer in plan(document):
-            macs = show_macs(layer.cost.macs)
-            console.print(
-                f"{layer.name:<12} {layer.shape!s:>12} {macs:>8} MACs {layer.cost.params:>10,}"
-            )
+        print_layers(console, layers)
     console.print(
-        f"{price.macs:,} MACs, {price.params:,} parameters; thop counts {thop:,} MACs"
-        f" (with batch norm and pooling)"
+        f"{price.macs:,} MACs, {price.params:,} parameters for images of {document.resolution} "
+        f"pixels; thop counts {thop:,} MACs (with batch norm and pooling)"
     )
 
 
@@ -268,7 +270,8 @@ def spaces(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the search spaces, or print one."""
+    """List the search spaces and the published networks, or print a space."""
+    from nasfuse.references import reference_names
     from nasfuse.screens import print_json
     from nasfuse.space import find_space, load_space, space_names
 
@@ -278,11 +281,12 @@ def spaces(
         sys.stdout.write(find_space(name).read_text(encoding="utf-8"))
     elif as_json:
         sizes = {known: load_space(known).size for known in space_names()}
-        print_json({"schema_version": 1, "spaces": sizes})
+        print_json({"schema_version": 1, "spaces": sizes, "architectures": reference_names()})
     else:
         for known in space_names():
             space = load_space(known)
             print(f"{known:<12} about {space.size:.0e} networks; {', '.join(space.fusions)}")
+        print(f"published networks, for nasfuse cost: {', '.join(reference_names())}")
 
 
 @app.command(epilog="Example: nasfuse ui")

@@ -7,6 +7,7 @@ A hole is a mapping with one of the keys `choice`, `int` or `float`:
     block: {choice: [{kind: residual, kernel: {choice: [3, 5]}}, ...]}
     fusion: {each: skip, choice: [add, concat]}       # one hole for each block of the stage
     growth: {int: [8, 32], step: 4, when: {fusion: concat}}   # only where a fusion concatenates
+    width: {int: [8, 32], when: {fusion: [add, gated]}}       # only where one of these is chosen
 
 A parameter's name is its path (`stages.1.block.mbconv.expand`), so one name means one range in a
 study, and what does not apply does not exist.
@@ -55,7 +56,7 @@ class When:
     """A hole that exists only where a neighbour has one of its values."""
 
     neighbour: str
-    value: Value
+    values: frozenset[Value]
     hole: Choice | Range
 
 
@@ -81,7 +82,7 @@ def _fill_mapping(node: Mapping[str, Any], trial: Trial, path: str) -> dict[str,
     for name, value in node.items():
         where = f"{path}.{name}".lstrip(".")
         if isinstance(value, When):
-            if value.value not in labels(filled[value.neighbour]):
+            if not value.values & labels(filled[value.neighbour]):
                 continue
             value = value.hole
         if isinstance(value, Choice) and value.each:
@@ -150,14 +151,26 @@ def parse(node: Any, path: str) -> Any:
         return node
     kinds = [kind for kind in _HOLES if kind in node]
     if not kinds:
+        _refuse_near_holes(node, path)
         return {name: parse(v, f"{path}.{name}".lstrip(".")) for name, v in node.items()}
     hole = _hole(kinds[0], node, path)
     if "when" not in node:
         return hole
     match node["when"]:
         case dict() as condition if len(condition) == 1:
-            return When(*next(iter(condition.items())), hole)
+            neighbour, values = next(iter(condition.items()))
+            return When(
+                neighbour, frozenset(values if isinstance(values, list) else [values]), hole
+            )
     raise _bad_hole(path, "'when' names one neighbour and one value", "when: {fusion: concat}")
+
+
+def _refuse_near_holes(node: Mapping[str, Any], path: str) -> None:
+    """A list under a name that is almost a hole's was meant to be one."""
+    for name, value in node.items():
+        near = difflib.get_close_matches(str(name), _HOLES, 1) if isinstance(value, list) else []
+        if near:
+            raise _bad_hole(f"{path}.{name}", f"'{name}' is no kind of hole", f"{near[0]}: {value}")
 
 
 def _hole(kind: str, node: Mapping[str, Any], path: str) -> Choice | Range:

@@ -1,60 +1,22 @@
-"""Where document and operators meet: an Architecture becomes a module, a price, a listing.
+"""From an Architecture to a module, and to what it costs, by formula and as torch and thop count.
 
-One walk, `plan`, derives every channel count. Building, pricing and writing the module's source
-all follow from it, so they cannot disagree.
+The layers are those of `plan`; here they become one tree of modules.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nasfuse.architecture import Architecture, ConvHead, Stage
-from nasfuse.architecture import Fusion as FusionGene
-from nasfuse.costs import NOTHING, Cost, Shape
-from nasfuse.ops.blocks import BLOCKS
-from nasfuse.ops.fusion import FUSIONS
-from nasfuse.ops.heads import HEADS
-from nasfuse.ops.layers import (
-    ACTIVATIONS,
-    ConvNorm,
-    Halve,
-    Skip,
-    Stem,
-    conv_norm_cost,
-    shortcut_cost,
-)
-
-Value = int | None | type[nn.Module]
-
-
-class Part(NamedTuple):
-    """A module to be: its class, its arguments by position and by name; some may be parts."""
-
-    module: type[nn.Module]
-    sizes: tuple[int, ...] = ()
-    options: tuple[tuple[str, Value | Part], ...] = ()
-
-    def build(self) -> nn.Module:
-        options = {
-            name: value.build() if isinstance(value, Part) else value
-            for name, value in self.options
-        }
-        return self.module(*self.sizes, **options)
-
-
-class Layer(NamedTuple):
-    """One step of a network: its name in the module, what it is, puts out and costs."""
-
-    name: str
-    part: Part
-    shape: Shape
-    cost: Cost
+from nasfuse.architecture import Architecture
+from nasfuse.costs import Cost
+from nasfuse.ops.skips import Cross
+from nasfuse.plan import Layer, plan, price
 
 
 class Network(nn.Module):
@@ -71,89 +33,96 @@ class Network(nn.Module):
         return out
 
 
-def plan(architecture: Architecture) -> Iterator[Layer]:
-    """The layers from image to classes: `stem`, `stages.0.0` and so on, `head`."""
-    activation = ACTIVATIONS[architecture.activation]
-    gene, side = architecture.stem, architecture.resolution
-    image = Shape(architecture.channels, side, side)
-    options = (("kernel", gene.kernel), ("stride", gene.stride), ("activation", activation))
-    shape = image.strided(gene.width, gene.stride)
-    cost = conv_norm_cost(image, gene.width, kernel=gene.kernel, stride=gene.stride)
-    yield Layer("stem", Part(Stem, (image.channels, gene.width), options), shape, cost)
-    for number, stage in enumerate(architecture.stages):
-        for index, fusion in enumerate(stage.fusion):
-            stride = stage.stride if index == 0 else 1
-            layer = _skip(stage, fusion, shape, stride=stride, activation=activation)
-            yield layer._replace(name=f"stages.{number}.{index}")
-            shape = layer.shape
-    yield _head(architecture, shape, activation)
+class NeckNetwork(nn.Module):
+    """head(neck(maps)), maps being what the last `levels` stages put out, finest first.
+
+    Shapes are those of Network.
+    """
+
+    def __init__(
+        self,
+        levels: int,
+        *,
+        stem: nn.Module,
+        stages: nn.Sequential,
+        neck: nn.Module,
+        head: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.levels = levels
+        self.stem = stem
+        self.stages = stages
+        self.neck = neck
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, maps = self.stem(x), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        out: Tensor = self.head(self.neck(maps[-self.levels :]))
+        return out
 
 
-def _skip(
-    stage: Stage, fusion: FusionGene, shape: Shape, *, stride: int, activation: type[nn.Module]
-) -> Layer:
-    """One block: `concat` appends `growth` channels, any other fusion puts out `width`."""
-    grows = fusion.kind == "concat"
-    outputs = stage.growth if grows else stage.width
-    assert outputs is not None  # the document was checked
-    kept = shape.channels if grows else outputs
-    met = shape.strided(kept, stride)
-    block, row = BLOCKS[stage.block.kind], FUSIONS[fusion.kind]
-    genes = stage.block.model_dump(exclude={"kind"})
-    settings = fusion.model_dump(exclude={"kind"})
-    transform = Part(
-        block.module,
-        (shape.channels, outputs),
-        (("stride", stride), *genes.items(), ("activation", activation)),
-    )
-    part = Part(
-        Skip,
-        options=(
-            ("transform", transform),
-            ("shortcut", _shortcut(shape, kept, stride)),
-            ("fusion", Part(row.module, (kept,) if row.sized else (), (*settings.items(),))),
-            ("activation", Part(activation if block.activated else nn.Identity)),
-        ),
-    )
-    cost = block.cost(shape, outputs, stride, **genes) + shortcut_cost(shape, kept, stride)
-    out = met._replace(channels=kept + outputs if grows else outputs)
-    return Layer("", part, out, cost + row.cost(met, **settings))
+class Group(NamedTuple):
+    """A module of modules: a Sequential of numbered members, or another class of named ones."""
+
+    module: type[nn.Module]
+    members: dict[str, Layer | Group]
+    sizes: tuple[int, ...] = ()
+
+    def build(self) -> nn.Module:
+        built = {
+            name: member.build() if isinstance(member, Group) else member.part.build()
+            for name, member in self.members.items()
+        }
+        if self.module is nn.Sequential:
+            return nn.Sequential(*built.values())
+        return self.module(*self.sizes, **built)
 
 
-def _shortcut(shape: Shape, outputs: int, stride: int) -> Part:
-    if outputs != shape.channels:
-        return Part(ConvNorm, (shape.channels, outputs), (("kernel", 1), ("stride", stride)))
-    return Part(nn.Identity) if stride == 1 else Part(Halve)
+def layout(architecture: Architecture) -> Group:
+    """The layers of the plan as a tree, by the dots of their names."""
+    layers = [(layer.name.split("."), layer) for layer in plan(architecture)]
+    if architecture.neck is None:
+        return _grouped(Network, layers)
+    levels = getattr(architecture.neck, "levels", 1)
+    return _grouped(NeckNetwork, layers)._replace(sizes=(levels,))
 
 
-def _head(architecture: Architecture, shape: Shape, activation: type[nn.Module]) -> Layer:
-    gene, row = architecture.head, HEADS[architecture.head.kind]
-    width = {"width": gene.width} if isinstance(gene, ConvHead) else {}
-    part = Part(
-        row.module,
-        (shape.channels, architecture.classes),
-        (*width.items(), ("activation", activation)),
-    )
-    cost = row.cost(shape, architecture.classes, **width)
-    return Layer("head", part, Shape(architecture.classes, 1, 1), cost)
+def _grouped(module: type[nn.Module], layers: Iterable[tuple[list[str], Layer]]) -> Group:
+    inside: dict[str, list[tuple[list[str], Layer]]] = {}
+    for (first, *rest), layer in layers:
+        inside.setdefault(first, []).append((rest, layer))
+    members: dict[str, Layer | Group] = {}
+    for name, found in inside.items():
+        path, layer = found[0]
+        if path:
+            members[name] = _grouped(nn.Sequential if path[0].isdigit() else Cross, found)
+        else:
+            members[name] = layer
+    return Group(module, members)
 
 
 def cost(architecture: Architecture) -> Cost:
     """MACs, parameters and thop's MACs of one image, in closed form: nothing is built."""
-    return sum((layer.cost for layer in plan(architecture)), NOTHING)
+    return price(architecture)
 
 
-def build(architecture: Architecture) -> Network:
-    """The network with fresh weights, drawn from torch's global generator."""
-    modules = {layer.name: layer.part.build() for layer in plan(architecture)}
-    stages = (
-        nn.Sequential(*(modules[f"stages.{number}.{index}"] for index in range(stage.depth)))
-        for number, stage in enumerate(architecture.stages)
-    )
-    return Network(stem=modules["stem"], stages=nn.Sequential(*stages), head=modules["head"])
+def build(architecture: Architecture) -> nn.Module:
+    """The network with fresh weights, drawn from torch's global generator.
+
+    It takes images (batch, channels, side, side) and puts out (batch, classes).
+    """
+    network = layout(architecture).build()
+    if architecture.norm_eps:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = architecture.norm_eps
+    return network
 
 
-def _on_meta(architecture: Architecture) -> tuple[Network, Tensor]:
+def _on_meta(architecture: Architecture) -> tuple[nn.Module, Tensor]:
     side = architecture.resolution
     with torch.device("meta"):
         return build(architecture).eval(), torch.empty(1, architecture.channels, side, side)

@@ -7,73 +7,152 @@ alpha^phi, beta^phi and gamma^phi.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from nasfuse.architecture import Architecture, ConvHead, Scaling, Stage
+from nasfuse.architecture import Architecture, Scaling
 from nasfuse.costs import show_macs
 from nasfuse.errors import BudgetError
+from nasfuse.genes import ConvHead, Grouped
 from nasfuse.network import cost
+from nasfuse.stages import Stage
 
 G = TypeVar("G", bound=BaseModel)
 MAX_DEPTH, MAX_WIDTH, MAX_RESOLUTION = 32, 2048, 1024
 _PHI = (-24.0, 24.0)
 
 
-def round_width(width: float, divisor: int = 8) -> int:
-    """To a multiple of the divisor, never below it nor below 0.9 times the width (as published).
+class Released(NamedTuple):
+    """EfficientNet's coefficients as released: factors of B0's depth and width, side, dropout."""
 
-    Narrow maps take a finer step: multiples of 4 below 32, unless the divisor says otherwise.
+    depth: float
+    width: float
+    resolution: int
+    dropout: float
+
+
+# they do not follow alpha^phi exactly: github.com/tensorflow/tpu, efficientnet_builder.py
+EFFICIENTNET = {
+    "b0": Released(1.0, 1.0, 224, 0.2),
+    "b1": Released(1.1, 1.0, 240, 0.2),
+    "b2": Released(1.2, 1.1, 260, 0.3),
+    "b3": Released(1.4, 1.2, 300, 0.3),
+    "b4": Released(1.8, 1.4, 380, 0.4),
+    "b5": Released(2.2, 1.6, 456, 0.4),
+    "b6": Released(2.6, 1.8, 528, 0.5),
+    "b7": Released(3.1, 2.0, 600, 0.5),
+}
+
+
+def round_width(width: float, multiple: int = 1) -> int:
+    """To a multiple of 8, never below it nor below 0.9 times the width (as published).
+
+    And to one of `multiple`, for channels that fall into groups.
     """
-    step = min(divisor, 4) if width < 32 else divisor
+    return _rounded(width, math.lcm(8, multiple))
+
+
+def round_finely(width: float, multiple: int = 1) -> int:
+    """As published, but narrow maps take finer steps (`_step`), and wide ones end at 2048."""
+    step = math.lcm(_step(width), multiple)
+    return min(MAX_WIDTH // step * step, _rounded(width, step))
+
+
+def _step(width: float) -> int:
+    """Multiples of 8, of 4 below 32 and of 2 below 16: what is left of a small budget is small."""
+    return 8 if width >= 32 else 4 if width >= 16 else 2
+
+
+def _rounded(width: float, step: int) -> int:
     rounded = max(step, int(width + step / 2) // step * step)
-    return min(MAX_WIDTH, rounded + step if rounded < 0.9 * width else rounded)
+    return rounded + step if rounded < 0.9 * width else rounded
 
 
 def scale(
-    architecture: Architecture, *, depth: float = 1, width: float = 1, resolution: float = 1
+    architecture: Architecture,
+    *,
+    depth: float = 1,
+    width: float = 1,
+    resolution: float = 1,
+    rounding: Callable[[float, int], int] = round_width,
 ) -> Architecture:
     """Every stage deeper and wider by the factors, at a larger resolution.
 
-    Depths are rounded up (as published), widths to multiples of 8, the resolution to multiples of
-    4. A deeper stage repeats its fusions in their order. Factors of 1 change nothing but rounding.
+    Depths are rounded up and widths to multiples of 8 (as published), or as `rounding` says, and
+    always so that groups divide; the resolution to multiples of 4. A deeper stage repeats its
+    fusions in their order. Factors of 1 change nothing but rounding.
     """
+
+    def wide(gene: G, *names: str, multiple: int = 1) -> G:
+        old = {name: getattr(gene, name, None) for name in names}
+        new = {name: rounding(value * width, multiple) for name, value in old.items() if value}
+        return gene.model_copy(update=new)
+
+    def stage_scaled(stage: Stage) -> Stage:
+        wider = wide(_deepened(stage, depth), "width", "growth", multiple=_multiple(stage))
+        if stage.cross is None:
+            return wider
+        cross = wide(stage.cross, "expand", "output", multiple=_multiple(stage))
+        return wider.model_copy(update={"cross": cross})
+
     side = max(_smallest_side(architecture), round(architecture.resolution * resolution / 4) * 4)
-    head = architecture.head
+    stem = wide(architecture.stem, "width")
+    if stem.before:
+        before = tuple(rounding(channels * width, 1) for channels in stem.before)
+        stem = stem.model_copy(update={"before": before})
     changed: dict[str, Any] = {
         "resolution": min(MAX_RESOLUTION, side),
-        "stem": _resized(architecture.stem, width=round_width(architecture.stem.width * width)),
-        "stages": tuple(_scale_stage(s, depth, width) for s in architecture.stages),
+        "stem": stem,
+        "stages": tuple(stage_scaled(stage) for stage in architecture.stages),
     }
-    if isinstance(head, ConvHead):
-        changed["head"] = _resized(head, width=round_width(head.width * width))
-    return _resized(architecture, **changed)
+    if architecture.neck:
+        changed["neck"] = wide(architecture.neck, "width")
+    if isinstance(architecture.head, ConvHead):
+        changed["head"] = wide(architecture.head, "width")
+    return architecture.model_copy(update=changed)
 
 
-def _resized(gene: G, **changed: Any) -> G:
-    return gene.model_copy(update=changed)
+def efficientnet(architecture: Architecture, name: str) -> Architecture:
+    """EfficientNet-B0's document scaled by the released coefficients of `b0` to `b7`."""
+    released = EFFICIENTNET[name]
+    factor = released.resolution / architecture.resolution
+    return scale(
+        architecture, depth=released.depth, width=released.width, resolution=factor
+    ).settled()
 
 
 def _smallest_side(architecture: Architecture) -> int:
     """The side at which the last map still has 2 pixels a side, in multiples of 4."""
-    stride = architecture.stem.stride * math.prod(s.stride for s in architecture.stages)
-    return -(-2 * stride // 4) * 4
+    strides = math.prod(stage.total_stride for stage in architecture.stages)
+    return -(-2 * architecture.stem.total_stride * strides // 4) * 4
 
 
-def _scale_stage(stage: Stage, depth: float, width: float) -> Stage:
+def _multiple(stage: Stage) -> int:
+    """What widths are multiples of, so that the groups of a bottleneck divide them."""
+    if not isinstance(stage.block, Grouped):
+        return 1
+    part = stage.block.groups or stage.block.group_width or 1
+    if part == 1:
+        return 1
+    return next(m for m in range(1, 8 * part + 1) if stage.block.inner * m % part == 0)
+
+
+def _deepened(stage: Stage, factor: float) -> Stage:
     # the tolerance keeps a depth whose factor is 1 but for rounding errors from growing by one
-    deep = min(MAX_DEPTH, max(1, math.ceil(stage.depth * depth - 1e-9)))
+    deep = min(MAX_DEPTH, max(1, math.ceil(stage.depth * factor - 1e-9)))
+    if deep == stage.depth:
+        return stage
     changed: dict[str, Any] = {"depth": deep}
     changed["fusion"] = tuple(stage.fusion[i * stage.depth // deep] for i in range(deep))
-    kinds = {fusion.kind for fusion in changed["fusion"]}
-    changed["growth"] = changed["width"] = None
-    if stage.growth is not None and "concat" in kinds:
-        changed["growth"] = round_width(stage.growth * width, 4)
-    if stage.width is not None and kinds != {"concat"}:
-        changed["width"] = round_width(stage.width * width)
-    return _resized(stage, **changed)
+    fewer = stage.model_copy(update=changed)
+    if not fewer.keeps:
+        changed["width"] = None
+    if not fewer.grows:
+        changed["growth"] = None
+    return stage.model_copy(update=changed)
 
 
 def fit_to_budget(architecture: Architecture, scaling: Scaling, macs: int) -> Architecture:
@@ -88,59 +167,113 @@ def fit_to_budget(architecture: Architecture, scaling: Scaling, macs: int) -> Ar
 
     def scaled(phi: float) -> Architecture:
         depth, width, resolution = scaling.at(phi)
-        return scale(architecture, depth=depth, width=width, resolution=resolution)
-
-    smallest = cost(scaled(_PHI[0])).larger
-    if smallest > macs:
-        raise BudgetError(
-            f"this network does not fit {show_macs(macs)} MACs",
-            why=f"at its smallest it needs {show_macs(smallest)}",
-            fix=f"--budget {math.ceil(smallest / 1e5) / 10:g}MFLOPs",
-            needed=smallest,
+        return scale(
+            architecture, depth=depth, width=width, resolution=resolution, rounding=round_finely
         )
-    fitted, _ = _largest(scaled, _PHI, macs)
-    fitted, _ = _largest(lambda factor: scale(fitted, width=factor), (1.0, 1.6), macs)
-    return _topped_up(fitted, macs)
+
+    def widened(factor: float) -> Architecture:
+        return scale(fitted, width=factor, rounding=round_finely)
+
+    # the coefficient counts doublings, and cost grows with the square of the width
+    doublings = math.log2(macs / cost(scaled(0)).larger) if macs > 0 else _PHI[0]
+    fitted = _largest(scaled, _Search(doublings, _PHI, step=0.25, tolerance=0.02), macs)
+    room = math.sqrt(macs / cost(fitted).larger)
+    fitted = _largest(widened, _Search(room, (1.0, 1.6), step=0.03, tolerance=0.004), macs)
+    return _topped_up(fitted, macs).settled()
 
 
-def _largest(
-    make: Callable[[float], Architecture], span: tuple[float, float], macs: int
-) -> tuple[Architecture, float]:
-    """The last member of a family of growing networks that fits, by bisection."""
-    low, high = span
+class _Search(NamedTuple):
+    """Where to look for a number: a guess, the span, the first step from it, and how finely."""
+
+    guess: float
+    span: tuple[float, float]
+    step: float
+    tolerance: float
+
+
+def _largest(make: Callable[[float], Architecture], search: _Search, macs: int) -> Architecture:
+    """The last member of a family of growing networks that fits: steps to both sides, bisection.
+
+    Raises:
+        BudgetError: not even the first one fits.
+    """
+    (start, end), step = search.span, search.step
+    low = high = min(end, max(start, search.guess))
     best = make(low)
-    for _ in range(16):
+    while (needed := cost(best).larger) > macs:
+        if low == start:
+            raise BudgetError(
+                f"this network does not fit {show_macs(macs)} MACs",
+                why=f"at its smallest it needs {show_macs(needed)}",
+                fix=f"--budget {math.ceil(needed / 1e5) / 10:g}MFLOPs",
+                needed=needed,
+            )
+        high, low, step = low, max(start, low - step), 2 * step
+        best = make(low)
+    while low == high < end:
+        high, step = min(end, low + step), 2 * step
+        if cost(wider := make(high)).larger <= macs:
+            low, best = high, wider
+    while high - low > search.tolerance:
         middle = (low + high) / 2
-        network = make(middle)
-        if cost(network).larger <= macs:
+        if cost(network := make(middle)).larger <= macs:
             low, best = middle, network
         else:
             high = middle
-    return best, low
+    return best
 
 
 def _topped_up(architecture: Architecture, macs: int) -> Architecture:
-    """Widen single stages by one step as long as some step still fits."""
-    widened = True
-    while widened:
-        widened = False
-        for wider in _wider(architecture):
-            if cost(wider).larger <= macs:
-                architecture, widened = wider, True
-                break
+    """Widen the head and then stage by stage, the last one first, as far as each still fits.
+
+    Once is enough: what did not fit before others were widened does not fit after it.
+    """
+    if isinstance(architecture.head, ConvHead):
+        architecture = _widest(architecture, _wider_head, macs)
+    for number in reversed(range(len(architecture.stages))):
+        for name in ("width", "growth"):
+            architecture = _widest(architecture, partial(_wider_stage, number, name), macs)
     return architecture
 
 
-def _wider(architecture: Architecture) -> Iterator[Architecture]:
-    """Each network with one width a step larger, the last stage's first."""
-    head, stages = architecture.head, architecture.stages
-    if isinstance(head, ConvHead) and head.width < MAX_WIDTH:
-        yield _resized(architecture, head=_resized(head, width=head.width + 8))
-    for number in reversed(range(len(stages))):
-        for name, step in (("width", 8), ("growth", 4)):
-            value = getattr(stages[number], name)
-            if value is not None and value < MAX_WIDTH:
-                step = step if value >= 32 else 4
-                stage = _resized(stages[number], **{name: value + step})
-                changed = (*stages[:number], stage, *stages[number + 1 :])
-                yield _resized(architecture, stages=changed)
+def _widest(
+    architecture: Architecture, wider: Callable[[Architecture, int], Architecture | None], macs: int
+) -> Architecture:
+    """The widest that fits, where `wider` widens by so many steps: doubled, then halved."""
+    steps, taken = 1, 0
+    best = architecture
+    while (following := wider(architecture, steps)) and cost(following).larger <= macs:
+        best, taken, steps = following, steps, 2 * steps
+    while steps - taken > 1:
+        middle = (steps + taken) // 2
+        following = wider(architecture, middle)
+        if following and cost(following).larger <= macs:
+            best, taken = following, middle
+        else:
+            steps = middle
+    return best
+
+
+def _wider_head(architecture: Architecture, steps: int) -> Architecture | None:
+    head = architecture.head
+    if not isinstance(head, ConvHead) or head.width + 8 * steps > MAX_WIDTH:
+        return None
+    wider = head.model_copy(update={"width": head.width + 8 * steps})
+    return architecture.model_copy(update={"head": wider})
+
+
+def _wider_stage(
+    number: int, name: str, architecture: Architecture, steps: int
+) -> Architecture | None:
+    """With a stage's width or growth some steps larger, where it has one that may grow."""
+    stages = architecture.stages
+    value = getattr(stages[number], name)
+    if value is None:
+        return None
+    finest = _step(value) if name == "width" else min(4, _step(value))
+    value += steps * math.lcm(finest, _multiple(stages[number]))
+    if value > MAX_WIDTH:
+        return None
+    wider = stages[number].model_copy(update={name: value})
+    changed = (*stages[:number], wider, *stages[number + 1 :])
+    return architecture.model_copy(update={"stages": changed})

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from nasfuse.api import Outcome, Plan
+from nasfuse.costs import show_macs
+from nasfuse.plan import Layer
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
 from nasfuse.terminal import clock, front_table, plan_lines, status_line
+
+if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search imports
+    from nasfuse.api import Outcome, Plan
 
 
 def make_console(as_json: bool) -> Console:
@@ -28,6 +33,19 @@ def say(console: Console, text: str) -> None:
 
 def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2))
+
+
+def print_layers(console: Console, layers: Sequence[Layer]) -> None:
+    """Where a network's cost lies: a line a layer, with its share of the MACs."""
+    total = max(1, sum(layer.cost.macs for layer in layers))
+    wide = max(len(layer.name) for layer in layers)
+    for layer in layers:
+        macs, params = layer.cost.macs, layer.cost.params
+        say(
+            console,
+            f"{layer.name:<{wide}} {layer.shape!s:>13} {show_macs(macs):>8} MACs "
+            f"{macs / total:>6.1%} {params:>11,} parameters",
+        )
 
 
 def print_plan(console: Console, plan: Plan) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from nasfuse.architecture import Architecture, Scaling, parse_architecture, read_document
 from nasfuse.errors import DocumentError
 from nasfuse.holes import Choice, Choices, Range, Trial, Value, count, fill, labelled, labels, parse
+from nasfuse.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,30 @@ class PatternTrial:
 
 
 def _used(document: dict[str, Any]) -> dict[str, Any]:
-    """The document without a stage's width or growth where no fusion of the stage uses it."""
+    """The document without what cannot matter once its fusions are chosen.
+
+    That is a width or growth that no fusion of a stage uses, and the fusion of a block which has
+    no skip (`shortcut: equal`, where shapes differ).
+    """
     for stage in document["stages"]:
         fusions = labels(stage["fusion"])
-        if "concat" not in fusions:
+        if not fusions & {"concat", "dual_path"}:
             stage.pop("growth", None)
         if fusions == {"concat"}:
             stage.pop("width", None)
+    if any(stage.get("shortcut") == "equal" for stage in document["stages"]):
+        _settle(document)
     return document
+
+
+def _settle(document: dict[str, Any]) -> None:
+    channels = document["stem"]["width"]
+    for filled in document["stages"]:
+        stage = Stage.model_validate(filled)
+        idle = stage.idle_fusion(channels)
+        if idle is not None:
+            filled["fusion"] = [idle, *stage.fusion[1:]]
+        channels = stage.outputs(channels)
 
 
 def spaces_folder() -> Path:

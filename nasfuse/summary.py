@@ -33,9 +33,18 @@ class Row(NamedTuple):
 
 
 def fusion_text(architecture: Architecture) -> str:
-    """The fusions from input to output: "add aff concat | gated x4", a bar between stages."""
-    stages = ([fusion.kind for fusion in stage.fusion] for stage in architecture.stages)
-    return " | ".join(" ".join(_runs(kinds)) for kinds in stages)
+    """The fusions from input to output: "add aff concat | gated x4", a bar between stages.
+
+    A block without a skip has none ("-" for a stage of such); a neck follows: "/ pan gated".
+    """
+    stages = []
+    for stage, channels in architecture.entries():
+        skips = stage.fusion[stage.idle_fusion(channels) is not None :]
+        stages.append(" ".join(_runs([fusion.kind for fusion in skips])) or "-")
+    neck = architecture.neck
+    joined = getattr(neck, "fusion", None)
+    end = f" / {neck.kind}{f' {joined.kind}' if joined else ''}" if neck else ""
+    return " | ".join(stages) + end
 
 
 def _runs(kinds: Sequence[str]) -> Iterator[str]:

@@ -42,6 +42,35 @@ WRONG: dict[str, tuple[list[str | int], object, str]] = {
     "even kernel": (["stages", 0, "block", "kernel"], 4, "stages.0.block"),
     "starving map": (["resolution"], 4, "the document"),
     "no stages": (["stages"], [], "stages"),
+    "indivisible groups": (
+        ["stages", 0, "block"],
+        {"kind": "bottleneck", "kernel": 3, "inner": 0.5, "groups": 3},
+        "stages.0",
+    ),
+    "groups twice": (
+        ["stages", 0, "block"],
+        {"kind": "bottleneck", "kernel": 3, "inner": 0.5, "groups": 2, "group_width": 2},
+        "stages.0",
+    ),
+    "bad reduction": (
+        ["stages", 0, "fusion", 0],
+        {"kind": "se", "reduction": 0},
+        "stages.0.fusion",
+    ),
+    "no reduction": (["stages", 0, "fusion", 0], "aff", "stages.0.fusion"),
+    "pooled without stride": (["stages", 0, "shortcut"], "pooled", "stages.0"),
+    "odd split": (["stages", 0, "cross"], {"expand": 7, "output": 8}, "stages.0.cross.expand"),
+    "levels without stages": (
+        ["neck"],
+        {"kind": "fpn", "levels": 5, "width": 8, "fusion": "add"},
+        "the document",
+    ),
+    "a neck that grows": (
+        ["neck"],
+        {"kind": "fpn", "levels": 2, "width": 8, "fusion": "concat"},
+        "neck",
+    ),
+    "head for one map": (["neck"], {"kind": "late", "levels": 2}, "the document"),
 }
 
 
@@ -49,7 +78,7 @@ WRONG: dict[str, tuple[list[str | int], object, str]] = {
 def test_what_is_wrong_is_named(
     document: dict[str, Any], path: list[Any], value: object, named: str
 ) -> None:
-    if named == "the document":
+    if path == ["resolution"]:
         document["stages"][0]["stride"] = 2
     target: Any = document
     for step in path[:-1]:

@@ -19,9 +19,12 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors"},
     {"costs", "pareto", "files"},
-    {"architecture", "holes", "ops"},
-    {"recipe", "network", "space", "data"},
-    {"results", "scaling"},
+    {"genes", "holes", "ops"},
+    {"stages"},
+    {"architecture"},
+    {"recipe", "plan", "space", "data"},
+    {"network", "references"},
+    {"results", "scaling", "weights"},
     {"summary", "training"},
     {"tables"},
     {"trial_runs", "report"},
@@ -86,7 +89,7 @@ def test_functions_stay_readable(path: Path) -> None:
             count = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
             count -= bool(arguments.args and arguments.args[0].arg in {"self", "cls"})
             # modules and their costs name every size of a layer
-            assert count <= (7 if "ops" in path.parts else 6), f"{node.name} takes {count}"
+            assert count <= (8 if "ops" in path.parts else 6), f"{node.name} takes {count}"
 
 
 def test_help_imports_nothing_heavy() -> None:

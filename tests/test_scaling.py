@@ -8,22 +8,33 @@ from nasfuse.architecture import Scaling, parse_architecture
 from nasfuse.errors import BudgetError
 from nasfuse.network import cost
 from nasfuse.scaling import fit_to_budget, round_width, scale
-from nasfuse.space import load_space
+from nasfuse.space import load_space, space_names
 
 SPACE = load_space("default").for_images(channels=1, classes=10)
 
 
-@pytest.mark.parametrize("budget", [1_000_000, 10_000_000, 50_000_000, 400_000_000])
-def test_candidates_fill_the_budget_and_never_pass_it(budget: int) -> None:
-    used = []
-    for seed in range(60):
-        candidate = SPACE.sample(seed)
-        network = fit_to_budget(candidate.architecture, candidate.scaling, budget)
+SMALL = (1_000_000, 10_000_000, 50_000_000, 400_000_000)
+FITS = [(name, budget) for name in space_names() if name != "mobile" for budget in SMALL]
+FITS += [("mobile", 400_000_000), ("mobile", 600_000_000)]
+
+
+@pytest.mark.parametrize(("name", "budget"), FITS)
+def test_candidates_fill_the_budget_and_never_pass_it(name: str, budget: int) -> None:
+    used, smallest, space = [], [], load_space(name)
+    for seed in range(40):
+        candidate = space.sample(seed)
+        try:
+            network = fit_to_budget(candidate.architecture, candidate.scaling, budget)
+        except BudgetError as error:
+            smallest.append(error.needed)
+            continue
         price = cost(network)
         assert price.macs <= budget
         assert price.thop <= budget
         used.append(price.larger / budget)
     used.sort()
+    assert all(needed > budget for needed in smallest)
+    assert len(used) >= 20
     assert used[len(used) // 2] >= 0.97
     assert used[len(used) // 20] >= 0.90
 

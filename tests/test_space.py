@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import optuna
 import pytest
 import yaml
 
+from nasfuse.architecture import parse_architecture
 from nasfuse.errors import DocumentError
 from nasfuse.ops.fusion import FUSIONS
+from nasfuse.references import load_architecture
 from nasfuse.space import (
     PatternTrial,
     find_space,
@@ -138,3 +141,53 @@ def test_a_document_that_is_no_space(tmp_path: Path) -> None:
 
 def test_a_space_offers_every_fusion() -> None:
     assert set(load_space("fusions").fusions) == set(FUSIONS)
+
+
+def test_efficientnet_b0_is_a_point_of_the_mobile_space() -> None:
+    space = load_space("mobile").for_images(channels=3, classes=1000)
+    trial = PatternTrial(space.references["efficientnet_b0"])
+    assert space.suggest(trial).architecture == load_architecture("efficientnet_b0")
+
+
+def test_densenet_bc_is_a_point_of_the_densenet_space() -> None:
+    space = load_space("densenet")
+    trial = PatternTrial(space.references["densenet_bc"])
+    assert space.suggest(trial).architecture == load_architecture("densenet_bc_100_12")
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_documents_survive_json_and_keep_their_keys(name: str) -> None:
+    space = load_space(name)
+    for seed in range(1000 if name == "default" else 200):
+        architecture = space.sample(seed).architecture
+        again = parse_architecture(json.loads(architecture.to_json()), where=name)
+        assert (again, again.key) == (architecture, architecture.key)
+
+
+def test_a_fusion_without_a_skip_does_not_make_another_network() -> None:
+    """Where `shortcut: equal` leaves no skip, whatever a trial draws gives one document."""
+    space = load_space("mobile")
+    trial = PatternTrial(space.references["efficientnet_b0"])
+    b0 = space.suggest(trial).architecture
+    idle = [f"stages.{n}.fusion.0" for n in range(7)]
+    other = PatternTrial({**dict.fromkeys(idle, "gated"), **space.references["efficientnet_b0"]})
+    assert space.suggest(other).architecture.key == b0.key
+    skips = sum(stage.depth for stage in b0.stages) - len(idle)
+    assert b0.fusions == ("add",) * skips
+
+
+def test_when_takes_several_values() -> None:
+    space = load_space("densenet")
+    for seed in range(50):
+        for stage in space.sample(seed).architecture.stages:
+            kind = stage.fusion[0].kind
+            assert (stage.width is None) == (kind == "concat")
+            assert (stage.growth is None) == (kind == "concat_conv")
+
+
+def test_a_misspelt_hole_is_named() -> None:
+    document = yaml.safe_load(find_space("default").read_text())
+    document["stem"]["width"] = {"integer": [16, 32]}
+    with pytest.raises(DocumentError, match="integer") as caught:
+        parse_space(document, name="mine")
+    assert caught.value.where == "stem.width.integer"

@@ -16,7 +16,8 @@ from torch import nn
 
 from nasfuse.architecture import Architecture
 from nasfuse.costs import Cost, Shape, show_macs
-from nasfuse.network import Layer, Part, plan
+from nasfuse.network import Group, layout
+from nasfuse.plan import Layer, Part
 
 WIDTH = 88  # of a line, as the formatters' default
 
@@ -26,16 +27,19 @@ def module_source(architecture: Architecture, *, about: str, constants: Mapping[
 
     `about` becomes the docstring's body; `constants` are literals such as CLASSES and MEAN.
     """
-    layers = list(plan(architecture))
+    tree = layout(architecture)
     literals = "\n".join(_constant(name, value) for name, value in constants.items())
-    blocks = "\n\n\n".join(_class_source(cls) for cls in _classes(layers))
+    found: dict[type[nn.Module], None] = {}
+    for cls in _classes(tree):
+        _add(cls, found)
+    blocks = "\n\n\n".join(_class_source(cls) for cls in found)
     return "\n".join(
         (
             f'"""{_docstring(about)}\n"""\n',
-            _IMPORTS,
+            _imports(blocks),
             f"{literals}\n\n",
             f"{blocks}\n\n",
-            f"{_network(architecture, layers)}\n\n",
+            f"{_network(architecture, tree)}\n\n",
             _LOADING,
         )
     )
@@ -67,20 +71,40 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _classes(layers: list[Layer]) -> list[type[nn.Module]]:
-    """Our own classes that the layers need, each after those that it uses."""
-    found: dict[type[nn.Module], None] = {}
-    for layer in layers:
-        for used in _parts(layer.part):
-            _add(used.module, found)
-    return list(found)
+def _classes(group: Group) -> Iterator[type[nn.Module]]:
+    """The classes of all parts inside a group."""
+    for member in group.members.values():
+        if isinstance(member, Group):
+            yield member.module
+            yield from _classes(member)
+        else:
+            yield from (part.module for part in _parts(member.part))
 
 
-def _parts(part: Part) -> Iterator[Part]:
-    yield part
-    for _, value in part.options:
-        if isinstance(value, Part):
-            yield from _parts(value)
+def _imports(text: str) -> str:
+    """What the text uses."""
+    uses = {
+        "import math": "math." in text,
+        "from collections.abc import Sequence": "Sequence[" in text,
+    }
+    standard = ["import json", *(line for line, used in uses.items() if used)]
+    lines = (*sorted(standard, key=lambda line: line.split()[0] != "import"), *_PATH)
+    return "\n".join(("from __future__ import annotations\n", *lines, _TORCH))
+
+
+_PATH = ("from pathlib import Path\n",)
+_TORCH = "import torch\nfrom torch import Tensor, nn\n"
+
+
+def _parts(value: object) -> Iterator[Part]:
+    """A part and all parts inside it."""
+    if isinstance(value, Part):
+        yield value
+        for inner in (*value.sizes, *(option for _, option in value.options)):
+            yield from _parts(inner)
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from _parts(inner)
 
 
 def _add(cls: type[nn.Module], found: dict[type[nn.Module], None]) -> None:
@@ -99,8 +123,8 @@ def _class_source(cls: type[nn.Module]) -> str:
     return re.sub(r"  # type: ignore\[[\w-]+\]", "", inspect.getsource(cls)).rstrip()
 
 
-def _network(architecture: Architecture, layers: list[Layer]) -> str:
-    stem, *blocks, head = layers
+def _network(architecture: Architecture, tree: Group) -> str:
+    """The class Network: its layers with their sizes and prices, and its forward pass."""
     side = architecture.resolution
     lines = [
         "class Network(nn.Module):",
@@ -109,23 +133,44 @@ def _network(architecture: Architecture, layers: list[Layer]) -> str:
         "",
         "    def __init__(self) -> None:",
         "        super().__init__()",
-        _comment(stem, 8),
-        _assign("self.stem", stem.part, 8),
-        "        self.stages = nn.Sequential(",
     ]
-    for number, stage in enumerate(architecture.stages):
-        lines.append("            nn.Sequential(")
-        for layer in blocks[: stage.depth]:
-            lines += [_comment(layer, 16), f"{' ' * 16}{expression(layer.part, 16)},"]
-        blocks = blocks[stage.depth :]
-        del number
-        lines.append("            ),")
-    lines += ["        )", _comment(head, 8), _assign("self.head", head.part, 8), "", _FORWARD]
-    return "\n".join(lines)
+    for name, member in tree.members.items():
+        lines += _member(f"self.{name} = ", member, 8)
+    if architecture.norm_eps:
+        lines += _EPS.format(architecture.norm_eps).splitlines()
+    levels = getattr(architecture.neck, "levels", 1)
+    forward = _NECK_FORWARD.format(levels) if architecture.neck else _FORWARD
+    return "\n".join((*lines, "", forward))
 
+
+def _member(lead: str, member: Layer | Group, indent: int) -> Iterator[str]:
+    """The lines that build a layer or a group of them; `lead` is what they are assigned to."""
+    pad, comma = " " * indent, "" if lead.endswith(" = ") else ","
+    if isinstance(member, Layer):
+        yield _comment(member, indent)
+        room = len(lead) + len(comma)
+        yield f"{pad}{lead}{expression(member.part, indent, lead=room)}{comma}"
+        return
+    yield f"{pad}{lead}{_name(member.module)}("
+    for name, inner in member.members.items():
+        yield from _member("" if name.isdigit() else f"{name}=", inner, indent + 4)
+    yield f"{pad}){comma}"
+
+
+_EPS = """        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = {:g}"""
 
 _FORWARD = """    def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.stages(self.stem(x)))
+        return out"""
+
+_NECK_FORWARD = """    def forward(self, x: Tensor) -> Tensor:
+        x, maps = self.stem(x), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        out: Tensor = self.head(self.neck(maps[-{}:]))
         return out"""
 
 
@@ -135,33 +180,37 @@ def _comment(layer: Layer, indent: int) -> str:
     return f"{' ' * indent}# {size}, {show_macs(price.macs)} MACs, {price.params:,} parameters"
 
 
-def _assign(target: str, part: Part, indent: int) -> str:
-    lead = f"{' ' * indent}{target} = "
-    return lead + expression(part, indent, lead=len(target) + 3)
-
-
 def expression(part: Part, indent: int, *, lead: int = 0) -> str:
-    """The call that builds a part, formatted as `ruff format` would."""
-    name = _name(part.module)
-    arguments = [str(size) for size in part.sizes]
-    nested = any(isinstance(value, Part) for _, value in part.options)
-    arguments += [f"{key}={_argument(value, indent + 4)}" for key, value in part.options]
-    line = f"{name}({', '.join(arguments)})"
-    # one column is for the comma that follows a part of a part
-    if not nested and indent + lead + len(line) + (0 if lead else 1) <= WIDTH:
-        return line
-    inner, outer = " " * (indent + 4), " " * indent
-    if not nested:
+    """The call that builds a part, formatted as `ruff format` would.
+
+    `lead` columns of its first line are taken by what stands before and behind it.
+    """
+    values = [("", size) for size in part.sizes] + [(f"{key}=", v) for key, v in part.options]
+    arguments = [f"{key}{_value(v, indent + 4, len(key) + 1)}" for key, v in values]
+    opening, inner, outer = f"{_name(part.module)}(", " " * (indent + 4), " " * indent
+    if not any(_holds_parts(value) for _, value in values):
         joined = ", ".join(arguments)
+        if indent + lead + len(opening) + len(joined) + 1 <= WIDTH:
+            return f"{opening}{joined})"
         if indent + 4 + len(joined) <= WIDTH:
-            return f"{name}(\n{inner}{joined}\n{outer})"
-    return f"{name}(\n" + "".join(f"{inner}{a},\n" for a in arguments) + f"{outer})"
+            return f"{opening}\n{inner}{joined}\n{outer})"
+    return f"{opening}\n" + "".join(f"{inner}{a},\n" for a in arguments) + f"{outer})"
 
 
-def _argument(value: object, indent: int) -> str:
+def _holds_parts(value: object) -> bool:
+    items = value if isinstance(value, tuple) and not isinstance(value, Part) else (value,)
+    return any(isinstance(item, Part) for item in items)
+
+
+def _value(value: object, indent: int, lead: int) -> str:
+    """An argument: a call, a list of calls, a class, or a literal."""
     if isinstance(value, Part):
-        return expression(value, indent, lead=11)
-    return _name(value) if isinstance(value, type) else repr(value)
+        return expression(value, indent, lead=lead)
+    if isinstance(value, tuple) and _holds_parts(value):
+        pad = " " * (indent + 4)
+        items = (f"{pad}{expression(item, indent + 4, lead=1)},\n" for item in value)
+        return f"[\n{''.join(items)}{' ' * indent}]"
+    return _name(value) if isinstance(value, type) else _literal(value)
 
 
 def _name(cls: type) -> str:
@@ -175,15 +224,6 @@ def describe(shape: Shape, cost: Cost) -> str:
         f"counts as two), {cost.params:,} parameters, images of {shape}."
     )
 
-
-_IMPORTS = """from __future__ import annotations
-
-import json
-from pathlib import Path
-
-import torch
-from torch import Tensor, nn
-"""
 
 _LOADING = '''def load(weights: str | Path | None = None) -> Network:
     """The network in evaluation mode; without a path, the weights beside this file."""

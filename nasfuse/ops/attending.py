@@ -1,4 +1,4 @@
-"""Attentional fusion: a gate looks at both maps before they become one."""
+"""Attentional fusion: a gate looks at the maps before they become one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from nasfuse.costs import Cost, Shape, conv_cost, norm_cost
+from nasfuse.ops.attention import SqueezeExcite, se_cost
+from nasfuse.ops.layers import ConvNorm, conv_norm_cost
 
 
 class Bottleneck(nn.Module):
@@ -34,15 +36,16 @@ def bottleneck_cost(shape: Shape, reduction: int) -> Cost:
 
 
 class AFF(nn.Module):
-    """g * x + (1 - g) * y with g = sigmoid(L(x + y) + G(mean(x + y))).
+    """scale (g * x + (1 - g) * y) with g = sigmoid(L(x + y) + G(mean(x + y))).
 
     L looks at each pixel, G at the whole map, each a Bottleneck. Its batch norm on the
     mean needs more than one image in training. Dai et al. 2021, Attentional Feature
-    Fusion, arXiv:2009.14082 (equation 4; without the factor 2 of the authors' code)
+    Fusion, arXiv:2009.14082, equation 4; the authors' code has a scale of 2.
     """
 
-    def __init__(self, width: int, *, reduction: int) -> None:
+    def __init__(self, width: int, *, reduction: int, scale: float = 1) -> None:
         super().__init__()
+        self.scale = scale
         self.local = Bottleneck(width, reduction=reduction)
         self.context = Bottleneck(width, reduction=reduction)
 
@@ -51,10 +54,11 @@ class AFF(nn.Module):
         g = torch.sigmoid(
             self.local(total) + self.context(total.mean((2, 3), keepdim=True))
         )
-        return g * x + (1 - g) * y
+        return self.scale * (g * x + (1 - g) * y)
 
 
-def aff_cost(shape: Shape, reduction: int) -> Cost:
+def aff_cost(shape: Shape, reduction: int, *, scale: float = 1) -> Cost:
+    del scale
     pixel = Shape(shape.channels, 1, 1)
     return bottleneck_cost(shape, reduction) + bottleneck_cost(pixel, reduction)
 
@@ -63,22 +67,26 @@ class IterativeAFF(nn.Module):
     """AFF of x and y, gated by attention to AFF's own output instead of to x + y.
 
     u = g1 * x + (1 - g1) * y with g1 as in AFF; z = g2 * x + (1 - g2) * y with
-    g2 = sigmoid(L2(u) + G2(mean(u))). Dai et al. 2021, arXiv:2009.14082 (iAFF)
+    g2 = sigmoid(L2(u) + G2(mean(u))). Dai et al. 2021, arXiv:2009.14082 (iAFF). The
+    authors' PyTorch code has G1 in the place of G2 (`shared`), whose weights idle then.
     """
 
-    def __init__(self, width: int, *, reduction: int) -> None:
+    def __init__(self, width: int, *, reduction: int, shared: bool = False) -> None:
         super().__init__()
+        self.shared = shared
         self.first = AFF(width, reduction=reduction)
         self.local = Bottleneck(width, reduction=reduction)
         self.context = Bottleneck(width, reduction=reduction)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         u = self.first(x, y)
-        g = torch.sigmoid(self.local(u) + self.context(u.mean((2, 3), keepdim=True)))
+        context = self.first.context if self.shared else self.context
+        g = torch.sigmoid(self.local(u) + context(u.mean((2, 3), keepdim=True)))
         return g * x + (1 - g) * y
 
 
-def iterative_aff_cost(shape: Shape, reduction: int) -> Cost:
+def iterative_aff_cost(shape: Shape, reduction: int, *, shared: bool = False) -> Cost:
+    del shared  # the weights are there, used or not, and one branch costs as another
     return aff_cost(shape, reduction) + aff_cost(shape, reduction)
 
 
@@ -108,46 +116,113 @@ class SEGated(nn.Module):
     def __init__(self, width: int, *, reduction: int) -> None:
         super().__init__()
         hidden = max(1, width // reduction)
-        self.squeeze = nn.Conv2d(width, hidden, 1)
-        self.activation = nn.ReLU()
-        self.excite = nn.Conv2d(hidden, width, 1)
+        self.attention = SqueezeExcite(width, squeezed=hidden, activation=nn.ReLU)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        hidden = self.activation(self.squeeze(y.mean((2, 3), keepdim=True)))
-        return x + torch.sigmoid(self.excite(hidden)) * y
+        out: Tensor = x + self.attention(y)
+        return out
 
 
 def se_gated_cost(shape: Shape, reduction: int) -> Cost:
-    pixel = Shape(shape.channels, 1, 1)
-    hidden = Shape(max(1, shape.channels // reduction), 1, 1)
-    squeeze = conv_cost(pixel, hidden.channels, 1, bias=True)
-    return squeeze + conv_cost(hidden, shape.channels, 1, bias=True)
+    return se_cost(shape, reduction)
 
 
 class SelectiveKernel(nn.Module):
-    """a * x + b * y, a and b the softmax of W relu(norm(V mean(x + y))) over x and y.
+    """a * x + b * y + ..., shares in each channel from the mean of the maps' sum.
 
-    V has max(width / reduction, 32) rows, and no layer has a bias. Its batch norm needs
-    more than one image in training. Li et al. 2019, SKNet, arXiv:1903.06586
+    They are the softmax over maps of W relu(norm(V mean(x + y + ...))), V with
+    max(width / reduction, 32) rows, and no layer has a bias. Its batch norm needs more
+    than one image in training. Li et al. 2019, SKNet, arXiv:1903.06586
+    """
+
+    def __init__(self, width: int, *, reduction: int, inputs: int = 2) -> None:
+        super().__init__()
+        hidden = max(width // reduction, 32)
+        self.inputs = inputs
+        self.reduce = nn.Conv2d(width, hidden, 1, bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.activation = nn.ReLU()
+        self.select = nn.Conv2d(hidden, inputs * width, 1, bias=False)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        stacked = torch.stack(maps, 1)
+        context = stacked.sum(1).mean((2, 3), keepdim=True)
+        logits = self.select(self.activation(self.norm(self.reduce(context))))
+        shares = torch.softmax(logits.unflatten(1, (self.inputs, -1)), 1)
+        return (shares * stacked).sum(1)
+
+
+def selective_kernel_cost(shape: Shape, reduction: int, *, inputs: int = 2) -> Cost:
+    pixel = Shape(shape.channels, 1, 1)
+    hidden = Shape(max(shape.channels // reduction, 32), 1, 1)
+    reduce = conv_cost(pixel, hidden.channels, 1) + norm_cost(hidden)
+    return reduce + conv_cost(hidden, inputs * shape.channels, 1)
+
+
+class SpatialWeights(nn.Module):
+    """a * x + b * y + ..., shares at each pixel from 1 x 1 convolutions of the maps.
+
+    They are the softmax over maps of W [c(x); c'(y); ...] + b, each c a 1 x 1
+    convolution to 16 channels with norm and leaky ReLU. Liu et al. 2019, ASFF,
+    arXiv:1911.09516, at equal sizes
+    """
+
+    def __init__(self, width: int, *, inputs: int = 2) -> None:
+        super().__init__()
+        self.squeezes = nn.ModuleList(
+            ConvNorm(width, 16, kernel=1) for _ in range(inputs)
+        )
+        self.activation = nn.LeakyReLU(0.1)
+        self.weigh = nn.Conv2d(16 * inputs, inputs, 1)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        seen = [
+            self.activation(squeeze(x))
+            for squeeze, x in zip(self.squeezes, maps, strict=True)
+        ]
+        shares = torch.softmax(self.weigh(torch.cat(seen, 1)), 1)
+        return (shares.unsqueeze(2) * torch.stack(maps, 1)).sum(1)
+
+
+def spatial_weights_cost(shape: Shape, *, inputs: int = 2) -> Cost:
+    seen = shape._replace(channels=16 * inputs)
+    squeeze = conv_norm_cost(shape, 16, kernel=1)
+    squeezes = Cost(*(inputs * number for number in squeeze))
+    return squeezes + conv_cost(seen, inputs, 1, bias=True)
+
+
+class CrossAttention(nn.Module):
+    """y + norm(Wo softmax(q k / sqrt(d)) v): y asks, x answers, over all pixels.
+
+    q = Wq y and k = Wk x have d = width / reduction channels, v = Wv x the width; no
+    1 x 1 convolution has a bias. The norm's scale is zero at first, where this is y.
+    Its cost grows with the square of the pixels.
     """
 
     def __init__(self, width: int, *, reduction: int) -> None:
         super().__init__()
-        hidden = max(width // reduction, 32)
-        self.reduce = nn.Conv2d(width, hidden, 1, bias=False)
-        self.norm = nn.BatchNorm2d(hidden)
-        self.activation = nn.ReLU()
-        self.select = nn.Conv2d(hidden, 2 * width, 1, bias=False)
+        hidden = max(1, width // reduction)
+        self.scale = hidden**-0.5
+        self.query = nn.Conv2d(width, hidden, 1, bias=False)
+        self.key = nn.Conv2d(width, hidden, 1, bias=False)
+        self.value = nn.Conv2d(width, width, 1, bias=False)
+        self.out = nn.Conv2d(width, width, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        context = (x + y).mean((2, 3), keepdim=True)
-        logits = self.select(self.activation(self.norm(self.reduce(context))))
-        share = torch.softmax(logits.unflatten(1, (2, -1)), 1)
-        return share[:, 0] * x + share[:, 1] * y
+        queries = self.query(y).flatten(2).transpose(1, 2)
+        keys, values = self.key(x).flatten(2), self.value(x).flatten(2)
+        logits = self.scale * torch.bmm(queries, keys).float()
+        weights = torch.softmax(logits, 2).to(values.dtype)
+        mixed = torch.bmm(weights, values.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = self.norm(self.out(mixed.reshape(y.shape)))
+        return y + out
 
 
-def selective_kernel_cost(shape: Shape, reduction: int) -> Cost:
-    pixel = Shape(shape.channels, 1, 1)
-    hidden = Shape(max(shape.channels // reduction, 32), 1, 1)
-    reduce = conv_cost(pixel, hidden.channels, 1) + norm_cost(hidden)
-    return reduce + conv_cost(hidden, 2 * shape.channels, 1)
+def cross_attention_cost(shape: Shape, reduction: int) -> Cost:
+    hidden = max(1, shape.channels // reduction)
+    ask, answer = conv_cost(shape, hidden, 1), conv_cost(shape, shape.channels, 1)
+    # thop does not see the two products of matrices
+    products = Cost(shape.pixels**2 * (hidden + shape.channels), 0, 0)
+    return ask + ask + answer + answer + products + norm_cost(shape)

@@ -1,9 +1,10 @@
-"""Fusion without attention: two maps of one height and width become one map.
+"""Fusion without attention: maps of one height and width become one map.
 
-x is the skip's input (through its shortcut), y the block's transform of it. A gate on
-the identity path starts close to the identity, which is part of the operator: left at
-one half, it is the gate's start and not its merit that a search would rank (He et al.
-2016, arXiv:1603.05027, section 3).
+Most take any number of maps; those that hold weights are told how many by `inputs`. At
+a skip there are two: x is the skip's input (through its shortcut), y the block's
+transform of it. A gate on the identity path starts close to the identity, which is part
+of the operator: left at one half, it is the gate's start and not its merit that a
+search would rank (He et al. 2016, arXiv:1603.05027, section 3).
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from nasfuse.costs import NOTHING, Cost, Shape, conv_cost, norm_cost
 
 
 class Add(nn.Module):
-    """x + y. He et al. 2016, Deep Residual Learning, arXiv:1512.03385
+    """x + y + ... He et al. 2016, Deep Residual Learning, arXiv:1512.03385
 
-    x, y: (batch, width, height, width), as all fusions but Concat take them.
+    Each map: (batch, width, height, width), as all fusions but Concat and DualPath take
+    them.
     """
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        for y in others:
+            x = x + y
+        return x
 
 
 class Multiply(nn.Module):
@@ -35,138 +39,179 @@ class Multiply(nn.Module):
 
 
 class Max(nn.Module):
-    """max(x, y) in each element; where they are equal each gets half the gradient.
+    """max(x, y, ...) in each element; of two equal ones each gets half the gradient.
 
     Goodfellow et al. 2013, Maxout Networks, arXiv:1302.4389
     """
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.maximum(x, y)
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        for y in others:
+            x = torch.maximum(x, y)
+        return x
 
 
 class Modulus(nn.Module):
-    """sqrt(x^2 + y^2 + 1e-6), the modulus of x + iy.
+    """sqrt(x^2 + y^2 + ... + 1e-6), of two maps the modulus of x + iy.
 
     The small number keeps the gradient finite at 0. Yang et al. 2003, Feature fusion:
     parallel strategy vs. serial strategy, Pattern Recognition 36(6)
     """
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.sqrt(x * x + y * y + 1e-6)
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        total = x * x
+        for y in others:
+            total = total + y * y
+        return torch.sqrt(total + 1e-6)
 
 
-class WeightedSum(nn.Module):
-    """v x + w y with two learned numbers, both 1 at the start, where it is Add."""
+class RealImaginary(nn.Module):
+    """[x; y]: real and imaginary parts of x + iy side by side, twice the width.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.ones(2))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.weights[0] * x + self.weights[1] * y
-
-
-class FastNormalised(nn.Module):
-    """(v x + w y) / (v + w + 1e-4), v and w learned numbers after a ReLU, 1 at first.
-
-    Tan et al. 2020, EfficientDet, arXiv:1911.09070, section 3.3
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.ones(2))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        w = torch.relu(self.weights)
-        return (w[0] * x + w[1] * y) / (w[0] + w[1] + 1e-4)
-
-
-class SoftmaxSum(nn.Module):
-    """v x + w y, v and w the softmax of two learned numbers, both 1/2 at the start.
-
-    Tan et al. 2020, EfficientDet, arXiv:1911.09070, section 3.3
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.ones(2))
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        w = torch.softmax(self.weights, 0)
-        return w[0] * x + w[1] * y
-
-
-class Concat(nn.Module):
-    """[x; y]: y's channels are appended, and the map grows.
-
-    x: (batch, channels, height, width), y: (batch, growth, height, width).
-    Huang et al. 2017, Densely Connected Convolutional Networks, arXiv:1608.06993
+    Yang et al. 2003, Feature fusion: parallel strategy vs. serial strategy, Pattern
+    Recognition 36(6)
     """
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat((x, y), 1)
 
 
-class ConcatConv(nn.Module):
-    """relu(norm(W [x; y])): concatenated, then 1 x 1 back to the width.
+class WeightedSum(nn.Module):
+    """v x + w y + ..., a learned number a map, all 1 at the start, where it is Add."""
 
-    As in the transitions of Wang et al. 2020, CSPNet, arXiv:1911.11929
+    def __init__(self, *, inputs: int = 2) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(inputs))
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        total = self.weights[0] * x
+        for w, y in zip(self.weights[1:], others, strict=True):
+            total = total + w * y
+        return total
+
+
+class FastNormalised(nn.Module):
+    """(v x + w y + ...) / (v + w + ... + 1e-4), learned numbers after ReLU, 1 at first.
+
+    Tan et al. 2020, EfficientDet, arXiv:1911.09070, section 3.3
+    """
+
+    def __init__(self, *, inputs: int = 2) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(inputs))
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        weights = torch.relu(self.weights)
+        shares = weights / (weights.sum() + 1e-4)
+        total = shares[0] * x
+        for w, y in zip(shares[1:], others, strict=True):
+            total = total + w * y
+        return total
+
+
+class SoftmaxSum(nn.Module):
+    """v x + w y + ..., the softmax of a learned number a map, equal at the start.
+
+    Tan et al. 2020, EfficientDet, arXiv:1911.09070, section 3.3
+    """
+
+    def __init__(self, *, inputs: int = 2) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(inputs))
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        shares = torch.softmax(self.weights, 0)
+        total = shares[0] * x
+        for w, y in zip(shares[1:], others, strict=True):
+            total = total + w * y
+        return total
+
+
+class Concat(nn.Module):
+    """[x; y; ...]: channels are appended, and the map grows.
+
+    x: (batch, channels, height, width), y: (batch, growth, height, width).
+    Huang et al. 2017, Densely Connected Convolutional Networks, arXiv:1608.06993
+    """
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        return torch.cat(maps, 1)
+
+
+class DualPath(nn.Module):
+    """[x' + y'; x"; y"], x' and y' the first `width` channels, x" and y" the others.
+
+    x: (batch, width or more, height, width), y: (batch, width + growth, height, width).
+    Chen et al. 2017, Dual Path Networks, arXiv:1707.01629
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(2 * width, width, 1, bias=False)
+        self.width = width
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        added = x[:, : self.width] + y[:, : self.width]
+        return torch.cat((added, x[:, self.width :], y[:, self.width :]), 1)
+
+
+class ConcatConv(nn.Module):
+    """relu(norm(W [x; y; ...])): concatenated, then 1 x 1 back to the width.
+
+    As in the transitions of Wang et al. 2020, CSPNet, arXiv:1911.11929
+    """
+
+    def __init__(self, width: int, *, inputs: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs * width, width, 1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.activation = nn.ReLU()
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.norm(self.conv(torch.cat((x, y), 1))))
+    def forward(self, *maps: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.norm(self.conv(torch.cat(maps, 1))))
         return out
 
 
-def concat_conv_cost(shape: Shape) -> Cost:
-    both = shape._replace(channels=2 * shape.channels)
+def concat_conv_cost(shape: Shape, *, inputs: int = 2) -> Cost:
+    both = shape._replace(channels=inputs * shape.channels)
     return conv_cost(both, shape.channels, 1) + norm_cost(shape)
 
 
 class ConcatLinear(nn.Module):
-    """W [x; y] + b at each pixel: concatenated, then linear back to the width."""
+    """W [x; y; ...] + b at each pixel: concatenated, then linear back to the width."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, inputs: int = 2) -> None:
         super().__init__()
-        self.linear = nn.Conv2d(2 * width, width, 1)
+        self.linear = nn.Conv2d(inputs * width, width, 1)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        out: Tensor = self.linear(torch.cat((x, y), 1))
+    def forward(self, *maps: Tensor) -> Tensor:
+        out: Tensor = self.linear(torch.cat(maps, 1))
         return out
 
 
-def concat_linear_cost(shape: Shape) -> Cost:
-    both = shape._replace(channels=2 * shape.channels)
+def concat_linear_cost(shape: Shape, *, inputs: int = 2) -> Cost:
+    both = shape._replace(channels=inputs * shape.channels)
     return conv_cost(both, shape.channels, 1, bias=True)
 
 
 class NormConcat(nn.Module):
-    """W [norm(x); norm(y)]: each map is normalised before they are concatenated.
+    """W [norm(x); norm(y); ...]: each map is normalised before they are concatenated.
 
     For maps of different scale; Liu et al. 2016, ParseNet, arXiv:1506.04579, takes an
     L2 norm for it.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, inputs: int = 2) -> None:
         super().__init__()
-        self.norm_x = nn.BatchNorm2d(width)
-        self.norm_y = nn.BatchNorm2d(width)
-        self.conv = nn.Conv2d(2 * width, width, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(inputs))
+        self.conv = nn.Conv2d(inputs * width, width, 1, bias=False)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        both = torch.cat((self.norm_x(x), self.norm_y(y)), 1)
-        out: Tensor = self.conv(both)
+    def forward(self, *maps: Tensor) -> Tensor:
+        normed = [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
+        out: Tensor = self.conv(torch.cat(normed, 1))
         return out
 
 
-def norm_concat_cost(shape: Shape) -> Cost:
-    both = shape._replace(channels=2 * shape.channels)
+def norm_concat_cost(shape: Shape, *, inputs: int = 2) -> Cost:
+    both = shape._replace(channels=inputs * shape.channels)
     return norm_cost(both) + conv_cost(both, shape.channels, 1)
 
 
@@ -214,7 +259,7 @@ def free(shape: Shape) -> Cost:
     return NOTHING
 
 
-def weights_cost(shape: Shape) -> Cost:
-    """Of two learned numbers."""
+def weights_cost(shape: Shape, *, inputs: int = 2) -> Cost:
+    """Of a learned number a map."""
     del shape
-    return Cost(0, 2, 0)
+    return Cost(0, inputs, 0)

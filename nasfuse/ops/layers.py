@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nasfuse.costs import NOTHING, Cost, Shape, conv_cost, norm_cost, pool_cost
+from nasfuse.costs import Cost, Shape, conv_cost, norm_cost
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "hard_swish": nn.Hardswish,
+}
 
 
 class ConvNorm(nn.Module):
@@ -23,6 +31,7 @@ class ConvNorm(nn.Module):
         kernel: int,
         stride: int = 1,
         groups: int = 1,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
@@ -30,7 +39,8 @@ class ConvNorm(nn.Module):
             outputs,
             kernel,
             stride,
-            padding=kernel // 2,
+            padding=kernel // 2 * dilation,
+            dilation=dilation,
             groups=groups,
             bias=False,
         )
@@ -48,8 +58,8 @@ def conv_norm_cost(
     return conv + norm_cost(shape.strided(outputs, stride))
 
 
-class Stem(nn.Module):
-    """activation(norm(conv(x))): the first layer, from the image's channels."""
+class SameConvNorm(nn.Module):
+    """ConvNorm with TensorFlow's padding SAME: more after than before where strided."""
 
     def __init__(
         self,
@@ -57,42 +67,61 @@ class Stem(nn.Module):
         outputs: int,
         *,
         kernel: int,
-        stride: int,
-        activation: type[nn.Module],
+        stride: int = 1,
+        groups: int = 1,
     ) -> None:
         super().__init__()
-        self.conv = ConvNorm(inputs, outputs, kernel=kernel, stride=stride)
-        self.activation = activation()
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride, groups=groups, bias=False
+        )
+        self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.conv(x))
+        kernel, stride = self.conv.kernel_size[0], self.conv.stride[0]
+        pad: list[int] = []
+        for side in (x.shape[3], x.shape[2]):
+            missing = max(0, (-(-side // stride) - 1) * stride + kernel - side)
+            pad += [missing // 2, missing - missing // 2]
+        out: Tensor = self.norm(self.conv(nn.functional.pad(x, pad)))
         return out
 
 
-class Skip(nn.Module):
-    """activation(fusion(shortcut(x), transform(x))): input meets transform.
-
-    With Add it is a residual block (He et al. 2016, arXiv:1512.03385), with Concat a
-    layer of a DenseNet (Huang et al. 2017, arXiv:1608.06993).
-    """
+class NormConv(nn.Module):
+    """conv(act(norm(x))): normalised before a padded k x k convolution without bias."""
 
     def __init__(
         self,
+        inputs: int,
+        outputs: int,
         *,
-        transform: nn.Module,
-        shortcut: nn.Module,
-        fusion: nn.Module,
-        activation: nn.Module,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        activation: type[nn.Module],
     ) -> None:
         super().__init__()
-        self.transform = transform
-        self.shortcut = shortcut
-        self.fusion = fusion
-        self.activation = activation
+        self.norm = nn.BatchNorm2d(inputs)
+        self.activation = activation()
+        self.conv = nn.Conv2d(
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias=False,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.fusion(self.shortcut(x), self.transform(x)))
+        out: Tensor = self.conv(self.activation(self.norm(x)))
         return out
+
+
+def norm_conv_cost(
+    shape: Shape, outputs: int, *, kernel: int, stride: int = 1, groups: int = 1
+) -> Cost:
+    conv = conv_cost(shape, outputs, kernel, stride=stride, groups=groups)
+    return norm_cost(shape) + conv
 
 
 class Halve(nn.Module):
@@ -105,10 +134,3 @@ class Halve(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.pool(x)
         return out
-
-
-def shortcut_cost(shape: Shape, outputs: int, stride: int) -> Cost:
-    """Of the cheapest path to a map of this size: nothing, pooling or projection."""
-    if outputs != shape.channels:
-        return conv_norm_cost(shape, outputs, kernel=1, stride=stride)
-    return NOTHING if stride == 1 else pool_cost(shape, stride)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,22 +13,34 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nasfuse.costs import Cost, Shape
+from nasfuse.ops.attention import ATTENTIONS
 from nasfuse.ops.blocks import BLOCKS
 from nasfuse.ops.fusion import FUSIONS
 from nasfuse.ops.heads import HEADS
 
 SHAPES = [Shape(8, 6, 6), Shape(12, 5, 7), Shape(32, 4, 4)]
+GROUPED = {"kernel": 3, "inner": 8}
 BLOCK_SETTINGS: dict[str, list[dict[str, Any]]] = {
     "residual": [{"kernel": 3}, {"kernel": 5}],
+    "preact": [{"kernel": 3}, {"kernel": 1}],
+    "bottleneck": [{**GROUPED, "groups": 1}, {**GROUPED, "groups": 4}],
+    "preact_bottleneck": [{**GROUPED, "groups": 2}],
+    "dual_path": [{**GROUPED, "groups": 8}],
+    "sk_bottleneck": [{**GROUPED, "groups": 2, "reduction": 4}],
+    "regnet": [{**GROUPED, "groups": 4}, {**GROUPED, "groups": 1, "se": 4}],
     "mbconv": [
-        {"kernel": 3, "expand": 1, "se": None},
+        {"kernel": 3, "expand": 1},
         {"kernel": 5, "expand": 4, "se": 4},
         {"kernel": 7, "expand": 2, "se": 64},
     ],
-    "dense": [{"kernel": 3, "bottleneck": 4}, {"kernel": 1, "bottleneck": 1}],
+    "fused_mbconv": [{"kernel": 3, "expand": 1}, {"kernel": 3, "expand": 4, "se": 4}],
+    "dense": [{"kernel": 3, "bottleneck": 4}, {"kernel": 1, "bottleneck": 1}, {"kernel": 3}],
 }
-FUSION_SETTINGS: dict[str, list[dict[str, Any]]] = {
-    kind: [{"reduction": 4}, {"reduction": 64}] for kind in ("se", "sk", "ms_cam", "aff", "iaff")
+REDUCED = ("se", "sk", "ms_cam", "aff", "iaff", "cross_attention", "cbam", "bam")
+REDUCTIONS: list[dict[str, Any]] = [{"reduction": 4}, {"reduction": 64}]
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "aff": [{"reduction": 4, "scale": 2}],
+    "iaff": [{"reduction": 4, "shared": True}],
 }
 HEAD_SETTINGS: dict[str, list[dict[str, Any]]] = {"conv": [{"width": 20}]}
 
@@ -39,22 +52,55 @@ class Case(NamedTuple):
     inputs: tuple[Shape, ...]
     cost: Cost
     output: tuple[int, ...]
+    idle: tuple[str, ...] = ()  # parameters that are there, without a gradient
+
+
+def settings(kind: str) -> list[dict[str, Any]]:
+    """What a fusion or an attention is tried with."""
+    return (REDUCTIONS if kind in REDUCED else [{}]) + OPTIONS.get(kind, [])
 
 
 def fusion_cases(shape: Shape) -> dict[str, Case]:
+    """Of two maps, and of three where an operator takes any number."""
     cases = {}
     for kind, row in FUSIONS.items():
-        for settings in FUSION_SETTINGS.get(kind, [{}]):
-            width = (shape.channels,) if row.sized else ()
-            other = shape._replace(channels=5) if kind == "concat" else shape
-            channels = shape.channels + 5 if kind == "concat" else shape.channels
-            cases[f"{kind} {settings}"] = Case(
-                partial(row.module, *width, **settings),
-                (shape, other),
-                row.cost(shape, **settings),
-                (channels, shape.height, shape.width),
-            )
+        width = (shape.channels,) if row.sized else ()
+        for options in settings(kind):
+            for inputs in (2,) if row.joins == "two" else (2, 3):
+                told = {"inputs": inputs} if row.joins == "told" else {}
+                others = (shape._replace(channels=shape.channels + 5 * (kind in GROWS)),)
+                maps = (shape, *others * (inputs - 1))
+                cases[f"{kind} {options} {inputs} maps"] = Case(
+                    partial(row.module, *width, **told, **options),
+                    maps,
+                    row.cost(shape, **told, **options),
+                    tuple(joined(kind, maps)),
+                    idle=("context",) if options.get("shared") else (),
+                )
     return cases
+
+
+GROWS = ("concat", "dual_path")
+
+
+def joined(kind: str, maps: tuple[Shape, ...]) -> Shape:
+    """The map that comes out: side by side, partly so, or of the maps' own size."""
+    if kind in ("concat", "complex"):
+        return maps[0]._replace(channels=sum(shape.channels for shape in maps))
+    return maps[1]
+
+
+def attention_cases(shape: Shape) -> dict[str, Case]:
+    return {
+        f"{kind} {options}": Case(
+            partial(row.module, shape.channels, **options),
+            (shape,),
+            row.cost(shape, **options),
+            tuple(shape),
+        )
+        for kind, row in ATTENTIONS.items()
+        for options in settings(kind)
+    }
 
 
 def block_cases(shape: Shape) -> dict[str, Case]:
@@ -82,8 +128,9 @@ def head_cases(shape: Shape) -> dict[str, Case]:
     cases = {}
     for kind, row in HEADS.items():
         for settings in HEAD_SETTINGS.get(kind, [{}]):
+            active = {"activation": nn.ReLU} if row.activated else {}
             cases[f"{kind} {settings}"] = Case(
-                partial(row.module, shape.channels, 10, activation=nn.ReLU, **settings),
+                partial(row.module, shape.channels, 10, **active, **settings),
                 (shape,),
                 row.cost(shape, 10, **settings),
                 (10,),
@@ -94,7 +141,7 @@ def head_cases(shape: Shape) -> dict[str, Case]:
 CASES = {
     f"{name} {shape}": case
     for shape in SHAPES
-    for make in (fusion_cases, block_cases, head_cases)
+    for make in (fusion_cases, attention_cases, block_cases, head_cases)
     for name, case in make(shape).items()
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -106,15 +153,33 @@ def maps(case: Case, batch: int, *, grad: bool = False) -> tuple[Tensor, ...]:
 
 
 @every_case
-def test_cost_is_what_torch_counts(case: Case) -> None:
+def test_cost_is_what_torch_and_thop_count(case: Case) -> None:
     with torch.device("meta"):
-        module = case.build().eval()
+        module = Alone(case.build()).eval()
         inputs = tuple(torch.empty(1, *shape) for shape in case.inputs)
     with FlopCounterMode(display=False) as counter:
         output = module(*inputs)
     params = sum(p.numel() for p in module.parameters())
     assert tuple(output.shape[1:]) == case.output
     assert (counter.get_total_flops() // 2, params) == (case.cost.macs, case.cost.params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # thop compares versions by distutils
+        import thop
+
+        macs, _ = thop.profile(module, inputs, verbose=False)
+    assert macs == case.cost.thop
+
+
+class Alone(nn.Module):
+    """A module inside another one, as thop wants it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        out: Tensor = self.module(*maps)
+        return out
 
 
 @every_case
@@ -124,10 +189,13 @@ def test_gradient_reaches_every_input_and_parameter(case: Case) -> None:
     for parameter in module.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     module(*inputs).square().sum().backward()
-    for tensor in (*inputs, *module.parameters()):
+    for tensor in inputs:
         assert tensor.grad is not None
         assert tensor.grad.isfinite().all()
-    assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in inputs)
+        assert tensor.grad.abs().sum() > 0
+    for name, parameter in module.named_parameters():
+        assert (parameter.grad is None) == name.startswith(case.idle or "?"), name
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
 
 
 @every_case

@@ -1,0 +1,63 @@
+"""Stems: the first layer, from the image's channels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nasfuse.ops.layers import ConvNorm, SameConvNorm
+
+
+class Stem(nn.Module):
+    """activation(norm(conv(x))): the first layer, from the image's channels."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int,
+        stride: int,
+        activation: type[nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv = ConvNorm(inputs, outputs, kernel=kernel, stride=stride)
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.conv(x))
+        return out
+
+
+class SameStem(nn.Module):
+    """Stem with TensorFlow's padding SAME."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int,
+        stride: int,
+        activation: type[nn.Module],
+    ) -> None:
+        super().__init__()
+        self.conv = SameConvNorm(inputs, outputs, kernel=kernel, stride=stride)
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.conv(x))
+        return out
+
+
+class BareStem(nn.Module):
+    """conv(x), for blocks that normalise and activate first."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride, padding=kernel // 2, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out
