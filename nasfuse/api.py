@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     folder: Path
     limits: Limits
     resources: Resources
+    named: bool  # by the user; else another free name is as good
 
 
 def plan_search(options: SearchOptions) -> Plan:
@@ -78,6 +80,8 @@ def plan_search(options: SearchOptions) -> Plan:
     check_budget(space, budget)  # before the images are loaded: it takes no time
     recipe = _recipe(options)
     _check_options(options)
+    limits = limits_of(options.trials, options.seconds)
+    resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
     side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
     dataset = load_dataset(options.data, side=side, seed=options.seed)
     space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
@@ -85,6 +89,7 @@ def plan_search(options: SearchOptions) -> Plan:
     normalisation = measure(dataset.train)
     name = options.name or free_name(options.studies, dataset.name)
     settings = Settings(
+        id=secrets.token_hex(8),
         name=name,
         space_name=space.name,
         space=read_space(options.space),
@@ -98,12 +103,16 @@ def plan_search(options: SearchOptions) -> Plan:
         recipe=recipe if options.recipe else recipe.for_images(len(dataset.train)),
         sampler=options.sampler,  # type: ignore[arg-type]  # checked above
         seed=options.seed,
-        tracking_uri=options.tracking_uri,
+        tracking_uri=_absolute_store(options.tracking_uri),
         versions=versions(),
+        trials=options.trials,
+        seconds=options.seconds,
+        workers=options.workers,
+        gpus_per_trial=options.gpus_per_trial,
+        ray_address=options.ray_address,
     )
-    limits = limits_of(options.trials, options.seconds)
-    resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
-    return Plan(settings, dataset, options.studies / name, limits, resources)
+    folder, named = options.studies / name, options.name is not None
+    return Plan(settings, dataset, folder, limits, resources, named)
 
 
 def _recipe(options: SearchOptions) -> Recipe:
@@ -119,6 +128,13 @@ def _check_options(options: SearchOptions) -> None:
             why=f"the samplers are {', '.join(SAMPLERS)}",
             fix="--sampler tpe",
         )
+    if not 0 <= options.seed < 2**31:
+        raise UsageError(
+            f"{options.seed} cannot be the seed",
+            where="--seed",
+            why="a seed is a number from 0 to 2147483647",
+            fix="--seed 0",
+        )
     if options.name and (Path(options.name).name != options.name or options.name.startswith(".")):
         raise UsageError(
             f"'{options.name}' cannot be the name of a study",
@@ -133,6 +149,14 @@ def _absolute(data: str) -> str:
     return data if data in DATASETS else str(Path(data).expanduser().resolve())
 
 
+def _absolute_store(uri: str | None) -> str | None:
+    """A store in a file, such as sqlite:///runs.db, by its whole path."""
+    scheme = "sqlite:///"
+    if uri is None or not uri.startswith(scheme):
+        return uri
+    return scheme + str(Path(uri.removeprefix(scheme)).resolve())
+
+
 def limits_of(trials: int | None, seconds: float | None) -> Limits:
     """What was asked for, or seven minutes."""
     return Limits(trials, DEFAULT_SECONDS if trials is None and seconds is None else seconds)
@@ -141,12 +165,57 @@ def limits_of(trials: int | None, seconds: float | None) -> Limits:
 def resources_of(
     workers: int | None, gpus_per_trial: float | None, ray_address: str | None
 ) -> Resources:
-    """As asked for; else a worker a core, or as many as the GPUs hold at 1/4 of one each."""
+    """As asked for; else a worker a core, or as many as the GPUs hold at 1/4 of one each.
+
+    Raises:
+        UsageError: no trial could ever start.
+    """
     gpus = torch.cuda.device_count()
     share = gpus_per_trial if gpus_per_trial is not None else (0.25 if gpus else 0.0)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    room = math.floor(gpus / share) if share else cores or 1
-    return Resources(workers or max(1, min(cores or 1, room)), share, ray_address)
+    if share > gpus and ray_address is None:
+        raise UsageError(
+            f"a trial cannot have {share:g} GPUs",
+            where="--gpus-per-trial",
+            why=f"this machine has {gpus} that torch can use",
+            fix=f"--gpus-per-trial {min(1, gpus)}",
+        )
+    if ray_address and ray_address.startswith("ray://"):
+        raise UsageError(
+            "a search cannot run through Ray's client",
+            where=f"--ray-address {ray_address}",
+            why="it has to run on a node of the cluster",
+            fix="--ray-address auto   on such a node",
+        )
+    room = math.floor(gpus / share) if share and gpus else cores()
+    return Resources(workers or max(1, min(cores(), room)), share, ray_address)
+
+
+def cores() -> int:
+    """CPU cores that this process may use: of the machine, its affinity and its container."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    count = len(allowed) if allowed else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            count = min(count, max(1, int(limit) // int(period)))
+    return count
+
+
+def continuation(
+    settings: Settings,
+    *,
+    limits: Limits,
+    workers: int | None,
+    gpus_per_trial: float | None,
+    ray_address: str | None,
+) -> tuple[Limits, Resources]:
+    """What a resumed search runs with: as asked for now, else as its first run was."""
+    if limits.trials is None and limits.seconds is None:
+        limits = limits_of(settings.trials, settings.seconds)
+    share = settings.gpus_per_trial if gpus_per_trial is None else gpus_per_trial
+    address = ray_address or settings.ray_address
+    return limits, resources_of(workers or settings.workers, share, address)
 
 
 class Outcome(NamedTuple):
@@ -168,8 +237,20 @@ def search(options: SearchOptions, *, listen: Listener | None = None) -> Outcome
 
 def start(plan: Plan, *, listen: Listener | None = None) -> Outcome:
     """Create the planned study and run it."""
-    study = Study.create(plan.folder, plan.settings)
-    return _run(study, plan.dataset, plan.limits, plan.resources, listen)
+    return _run(_create(plan), plan.dataset, plan.limits, plan.resources, listen)
+
+
+def _create(plan: Plan) -> Study:
+    """The study under its name, or the next free one where another search was faster."""
+    folder, settings = plan.folder, plan.settings
+    while True:
+        try:
+            return Study.create(folder, settings)
+        except UsageError:
+            if plan.named:
+                raise
+        name = free_name(folder.parent, plan.dataset.name)
+        folder, settings = folder.parent / name, settings.model_copy(update={"name": name})
 
 
 def resume(
@@ -224,7 +305,7 @@ def tracking_uri(study: Study) -> str:
 
 
 def choose(study: Study, which: str) -> Result:
-    """A result of a study: `best`, a trial's number or the beginning of its key.
+    """A result of a study: `best`, a trial's number, or four or more digits of its key.
 
     Raises:
         UsageError: there is no such trained network.
@@ -233,8 +314,9 @@ def choose(study: Study, which: str) -> Result:
     if which == "best" and front:
         return front[-1]
     trained = sorted((r for r in study.results if r.status == "complete"), key=lambda r: -r.rung)
-    matches = [r for r in trained if str(r.number) == which or r.key.startswith(which)]
-    if not matches or which == "best":
+    matches = [r for r in trained if str(r.number) == which]
+    matches = matches or [r for r in trained if len(which) >= 4 and r.key.startswith(which)]
+    if len({r.key for r in matches}) != 1:
         keys = ", ".join(f"{r.number} ({r.key})" for r in front)
         raise UsageError(
             f"study '{study.settings.name}' has no trained network '{which}'",

@@ -62,6 +62,7 @@ GpusPerTrial = Annotated[
 ]
 RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster.")]
 STUDIES = Path("studies")
+MAX_SEED = 2**31 - 1
 
 
 @app.command(epilog="Example: nasfuse search --budget 400MFLOPs --data photos/ --time-limit 1h")
@@ -81,7 +82,9 @@ def search(
     workers: Workers = None,
     gpus_per_trial: GpusPerTrial = None,
     name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of proposals, splits and training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of proposals, splits and training.")
+    ] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
     recipe: Annotated[Path | None, typer.Option(help="YAML file with how to train.")] = None,
     ray_address: RayAddress = None,
@@ -93,7 +96,7 @@ def search(
 ) -> None:
     """Search for networks within a budget and print their Pareto front."""
     from nasfuse.api import SearchOptions, plan_search, start
-    from nasfuse.screens import make_console, print_outcome, print_plan, say
+    from nasfuse.screens import make_console, print_json, print_outcome, print_plan, say
     from nasfuse.terminal import watching
 
     options = SearchOptions(
@@ -119,6 +122,8 @@ def search(
         print_plan(console, plan)
     if dry_run:
         say(console, "nothing was written; leave out --dry-run to start")
+        if as_json:
+            print_json({"schema_version": 1, "settings": plan.settings.model_dump(mode="json")})
         return
     with watching(console, quiet=quiet) as listen:
         outcome = start(plan, listen=listen)
@@ -141,15 +146,21 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a search that was stopped or killed; nothing finished is trained again."""
-    from nasfuse.api import limits_of, resources_of
+    from nasfuse.api import continuation
     from nasfuse.api import resume as go_on
     from nasfuse.screens import make_console, print_outcome
+    from nasfuse.searching.schedule import Limits
     from nasfuse.searching.study import find_study
     from nasfuse.terminal import watching
 
     found = find_study(studies, study)
-    limits = limits_of(trials, parse_seconds(time_limit))
-    resources = resources_of(workers, gpus_per_trial, ray_address)
+    limits, resources = continuation(
+        found.settings,
+        limits=Limits(trials, parse_seconds(time_limit)),
+        workers=workers,
+        gpus_per_trial=gpus_per_trial,
+        ray_address=ray_address,
+    )
     console = make_console(as_json)
     with watching(console, quiet=quiet) as listen:
         outcome = go_on(found, limits, resources, listen=listen)
@@ -239,7 +250,7 @@ def cost(
     from nasfuse.network import thop_macs
     from nasfuse.plan import plan
     from nasfuse.references import load_architecture
-    from nasfuse.screens import make_console, print_json, print_layers
+    from nasfuse.screens import make_console, print_json, print_layers, say
 
     document = load_architecture(architecture)
     price, thop = cost_of(document), thop_macs(document)
@@ -256,9 +267,10 @@ def cost(
     console = make_console(False)
     if by_layer:
         print_layers(console, layers)
-    console.print(
+    say(
+        console,
         f"{price.macs:,} MACs, {price.params:,} parameters for images of {document.resolution} "
-        f"pixels; thop counts {thop:,} MACs (with batch norm and pooling)"
+        f"pixels; thop counts {thop:,} MACs (with batch norm and pooling)",
     )
 
 
@@ -303,19 +315,20 @@ def ui(
     from nasfuse.view import artifact_folder
 
     found = find_study(studies, study)
-    uri, name = tracking_uri(found), found.settings.name
+    uri, name, identity = tracking_uri(found), found.settings.name, found.settings.id
     artifacts = artifact_folder(found, uri)
     if artifacts is None:
         try:
-            print(f"the front of {name}:\n  {front_address(uri.rstrip('/'), uri, name)}")
+            print(f"the front of {name}:\n  {front_address(uri.rstrip('/'), uri, name, identity)}")
         except TrackingError as error:
             raise SetupError(
                 "the tracking server cannot be used", where=uri, why=str(error)
             ) from None
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended too
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, lambda n, _: sys.exit(128 + n))  # so that the server is ended too
     with serve(uri, artifacts, port=port) as server:
-        print(f"the front of {name}:\n  {front_address(server.address, uri, name)}")
+        print(f"the front of {name}:\n  {front_address(server.address, uri, name, identity)}")
         print(f"all studies:\n  {server.address}\nCtrl-C ends the server.", flush=True)
         server.process.wait()
 

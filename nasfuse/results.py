@@ -11,7 +11,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasfuse.architecture import Architecture
-from nasfuse.costs import Cost
 from nasfuse.errors import StorageError
 from nasfuse.pareto import Point, front
 
@@ -52,10 +51,6 @@ class Result(BaseModel):
         return self.origin not in SAMPLERS
 
     @property
-    def cost(self) -> Cost:
-        return Cost(self.macs, self.params, self.thop)
-
-    @property
     def point(self) -> Point:
         """Where it stands in the plane of the search; only for complete results."""
         assert self.accuracy is not None
@@ -78,11 +73,27 @@ def result_front(results: Sequence[Result]) -> list[Result]:
 
 
 def append_result(path: Path, result: Result) -> None:
-    """Add one line and do not return before it is on the disk."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(result.model_dump_json(exclude_none=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Add one line and do not return before it is on the disk; half a line is taken back.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    line = (result.model_dump_json(exclude_none=True) + "\n").encode()
+    with path.open("ab", buffering=0) as file:
+        start = file.tell()
+        try:
+            written = file.write(line)
+            if written != len(line):
+                raise OSError(f"{written} of {len(line)} bytes were written")
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(start)
+            raise StorageError(
+                "a result cannot be recorded",
+                where=str(path),
+                why=str(error),
+                fix="make room on the disk, then: nasfuse resume",
+            ) from None
 
 
 def read_results(path: Path) -> list[Result]:

@@ -65,19 +65,25 @@ class Tracker:
 
     @classmethod
     def open(
-        cls, uri: str, *, artifacts: Path | None, study: str, settings: Mapping[str, str]
+        cls,
+        uri: str,
+        *,
+        artifacts: Path | None,
+        study: str,
+        identity: str,
+        settings: Mapping[str, str],
     ) -> Tracker:
         """Find or create the study's experiment and parent run, and read what is there.
 
         `artifacts` is the folder for files, None where the server has its own; `settings` are
-        shown on the parent run.
+        shown on the parent run. `identity` tells studies of one name apart.
 
         Raises:
             TrackingError: the server or the store cannot be used.
         """
         with _tracking("cannot be opened"):
             client = _client(uri)
-            experiment = _experiment(client, study, artifacts)
+            experiment = _experiment(client, study, identity, artifacts)
             parent = _parent(client, experiment, study, settings).run_id
             _offer_view(client, experiment, parent)
             known = _children(client, experiment, parent)
@@ -209,15 +215,27 @@ def _client(uri: str) -> Any:
     return MlflowClient(uri)
 
 
-def _experiment(client: Any, study: str, artifacts: Path | None) -> Any:
-    name = f"nasfuse/{study}"
-    found = client.get_experiment_by_name(name)
+def _experiment(client: Any, study: str, identity: str, artifacts: Path | None) -> Any:
+    """The study's own one; its name has the identity where another study has the plain name."""
+    found = _find_experiment(client, identity)
     if found is None:
-        place = (artifacts / study).absolute().as_uri() if artifacts else None
-        found = client.get_experiment(client.create_experiment(name, place))
+        name = study
+        if client.get_experiment_by_name(f"nasfuse/{study}") is not None:
+            name = f"{study} {identity[:6]}"
+        place = (artifacts / name).absolute().as_uri() if artifacts else None
+        tags = {"nasfuse.study": identity}
+        created = client.create_experiment(f"nasfuse/{name}", place, tags)
+        found = client.get_experiment(created)
     if found.lifecycle_stage == "deleted":  # in the UI; its name stays taken
         client.restore_experiment(found.experiment_id)
     return found
+
+
+def _find_experiment(client: Any, identity: str) -> Any | None:
+    from mlflow.entities import ViewType
+
+    where = f"tags.`nasfuse.study` = '{identity}'"
+    return next(iter(client.search_experiments(ViewType.ALL, filter_string=where)), None)
 
 
 def _parent(client: Any, experiment: Any, study: str, settings: Mapping[str, str]) -> _Known:
@@ -260,7 +278,7 @@ def _offer_view(client: Any, experiment: Any, parent: str) -> None:
         client.set_experiment_tag(experiment.experiment_id, name, value)
 
 
-def front_address(base: str, uri: str, study: str) -> str:
+def front_address(base: str, uri: str, study: str, identity: str) -> str:
     """The page of a server at `base` that shows the study's trials as a scatter.
 
     Raises:
@@ -269,7 +287,7 @@ def front_address(base: str, uri: str, study: str) -> str:
     """
     require_store(uri)
     with _tracking("cannot be read"):
-        experiment = _client(uri).get_experiment_by_name(f"nasfuse/{study}")
+        experiment = _find_experiment(_client(uri), identity)
     if experiment is None:
         raise StorageError(f"the study '{study}' has not been tracked here", where=uri)
     query = f"workflowType=machine_learning&viewStateShareKey={VIEW}&compareRunsMode=CHART"

@@ -8,8 +8,8 @@ layout channels last.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import math
+import os
 import platform
 from collections.abc import Callable
 from functools import cache
@@ -149,6 +149,7 @@ class Training:
             "schedules": [{"last_epoch": s.last_epoch} for s in self.schedules],
             "shuffle": self.shuffle.get_state(),
             "random": torch.get_rng_state(),
+            "device": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -161,6 +162,8 @@ class Training:
             schedule.last_epoch = saved["last_epoch"]
         self.shuffle.set_state(state["shuffle"])
         torch.set_rng_state(state["random"])
+        if state["device"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device"])
 
 
 def _filters_and_rest(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -238,8 +241,7 @@ def reserve_memory() -> None:
     It would fetch them back page by page for the next one: measured, 15 to 60% of the time of
     networks with large maps. Only glibc has these settings; elsewhere nothing changes.
     """
-    libc = ctypes.util.find_library("c")
-    mallopt = getattr(ctypes.CDLL(libc), "mallopt", None) if libc else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 2**30)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    # older glibc refuses more than 32 MB; the second setting without the first does harm
+    if mallopt and (mallopt(_M_MMAP_THRESHOLD, 2**30) or mallopt(_M_MMAP_THRESHOLD, 2**25)):
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

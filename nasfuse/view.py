@@ -78,6 +78,7 @@ class View:
                     self.uri,
                     artifacts=artifact_folder(self.study, self.uri),
                     study=settings.name,
+                    identity=settings.id,
                     settings=self._about(),
                 )
             top = len(settings.recipe.rungs) - 1

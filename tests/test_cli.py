@@ -34,6 +34,9 @@ MISTAKES = {
     "unknown option": (["search", "--bugdet", "4M"], 2, "--budget"),
     "no study": (["front"], 2, "there is no study yet"),
     "no such study": (["resume", "x"], 2, "there is no study 'x'"),
+    "seed": (["search", "--budget", "1M", "--seed", "-1"], 2, "--seed"),
+    "no gpu": (["search", "--budget", "1M", "--gpus-per-trial", "8"], 2, "GPUs"),
+    "ray client": (["search", "--budget", "1M", "--ray-address", "ray://a:1"], 2, "client"),
     "no architecture": (["cost", "none.json"], 3, "no architecture"),
 }
 

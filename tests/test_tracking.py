@@ -26,8 +26,8 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated store to copy, because making one takes seconds."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.raises(StorageError):
-        front_address("", local_uri(folder), "demo")
-    Tracker.open(local_uri(folder), artifacts=None, study="other", settings={})
+        front_address("", local_uri(folder), "demo", "demo")
+    Tracker.open(local_uri(folder), artifacts=None, study="other", identity="other", settings={})
     return folder / "mlflow.db"
 
 
@@ -41,7 +41,11 @@ def open_tracker(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def open_tracker() -> Tracker:
         artifacts, settings = studies / "mlartifacts", {"budget": "100M"}
         return Tracker.open(
-            local_uri(studies), artifacts=artifacts, study="demo", settings=settings
+            local_uri(studies),
+            artifacts=artifacts,
+            study="demo",
+            identity="demo",
+            settings=settings,
         )
 
     return open_tracker
@@ -168,10 +172,26 @@ def test_changed_settings_are_told(open_tracker: Open, tmp_path: Path) -> None:
     tracker = open_tracker()
     tracker.close("KILLED")
     uri = local_uri(tmp_path / "my studies")
-    again = Tracker.open(uri, artifacts=None, study="demo", settings={"budget": "200M"})
+    again = Tracker.open(
+        uri, artifacts=None, study="demo", identity="demo", settings={"budget": "200M"}
+    )
     run = again.client.get_run(again.parent_id)
     assert run.info.status == "RUNNING"
     assert run.data.tags["nasfuse.now.budget"] == "200M"
+
+
+def test_studies_of_one_name_are_kept_apart(open_tracker: Open, tmp_path: Path) -> None:
+    """The folder of the first was removed, say, and its name taken again."""
+    first = open_tracker()
+    uri = local_uri(tmp_path / "my studies")
+    second = Tracker.open(uri, artifacts=None, study="demo", identity="feed1234", settings={})
+    assert second.experiment_id != first.experiment_id
+    assert second.parent_id != first.parent_id
+    name = second.client.get_experiment(second.experiment_id).name
+    assert name == "nasfuse/demo feed12"
+    assert front_address("", uri, "demo", "feed1234").startswith(
+        f"/#/experiments/{second.experiment_id}/"
+    )
 
 
 def test_a_deleted_study_comes_back(open_tracker: Open) -> None:
@@ -184,7 +204,9 @@ def test_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     start = time.monotonic()
     with pytest.raises(TrackingError) as caught:
-        Tracker.open("http://127.0.0.1:9", artifacts=None, study="demo", settings={})
+        Tracker.open(
+            "http://127.0.0.1:9", artifacts=None, study="demo", identity="demo", settings={}
+        )
     assert caught.value.__cause__ is not None
     assert time.monotonic() - start < 10
 
@@ -208,7 +230,7 @@ def test_looking_creates_nothing(tmp_path: Path) -> None:
 def test_an_unknown_study(open_tracker: Open, tmp_path: Path) -> None:
     open_tracker()
     with pytest.raises(StorageError, match="'nothing' has not been tracked"):
-        front_address("", local_uri(tmp_path / "my studies"), "nothing")
+        front_address("", local_uri(tmp_path / "my studies"), "nothing", "nothing")
 
 
 def test_a_server_that_cannot_start(tmp_path: Path) -> None:

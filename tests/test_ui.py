@@ -55,11 +55,11 @@ def study(make_result: Callable[..., Result]) -> list[Result]:
 
 def test_mlflow_opens_on_the_front(study: list[Result], tmp_path: Path) -> None:
     uri, artifacts = local_uri(tmp_path), tmp_path / "mlartifacts"
-    tracker = Tracker.open(uri, artifacts=artifacts, study="demo", settings={})
+    tracker = Tracker.open(uri, artifacts=artifacts, study="demo", identity="demo", settings={})
     tracker.sync(study, 1, BUDGET)
     tracker.close("FINISHED")
     with serve(uri, artifacts) as server:
-        address = front_address(server.address, uri, "demo")
+        address = front_address(server.address, uri, "demo", "demo")
         for attempt in range(4):  # the page's clock can run out before the server has answered
             page = page_in_browser(address, tmp_path / "profile", seconds=100 * (attempt + 1))
             if points(page):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,9 +27,14 @@ class Normalisation:
 
 def measure(split: Split) -> Normalisation:
     """Over at most 10,000 images, evenly spaced, so that equal data give equal numbers."""
-    images = split.images[:: max(1, len(split) // STATISTICS_IMAGES)]
-    values = images.astype(np.float64) / 255
-    mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
+    images = split.images[:: max(1, -(-len(split) // STATISTICS_IMAGES))]
+    count = images[:, 0].size
+    total = squares = np.zeros(images.shape[1])
+    for start in range(0, len(images), 256):  # large photos would not fit as doubles
+        values = images[start : start + 256].astype(np.float64) / 255
+        total, squares = total + values.sum((0, 2, 3)), squares + (values**2).sum((0, 2, 3))
+    mean = total / count
+    std = np.sqrt(np.maximum(0, squares / count - mean**2))
     # a channel without contrast must not divide by zero
     return Normalisation(
         tuple(round(float(m), 4) for m in mean),
@@ -54,10 +60,6 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def head(self, count: int) -> Images:
-        """The first `count` images."""
-        return Images(self.pixels[:count], self.labels[:count], self.normalisation, self.resolution)
 
     def batches(
         self, size: int, *, order: Tensor | None = None, augment: bool = False
@@ -86,8 +88,10 @@ class Images:
 
 
 def _tensor(array: NDArray[np.uint8] | NDArray[np.int64], device: torch.device) -> Tensor:
-    """Arrays from Ray's object store are read-only, which torch would warn of: copy those."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+    """Arrays from Ray's object store are read-only and shared: torch warns, and nobody writes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)
 
 
 def shifted(images: Tensor) -> Tensor:

@@ -199,7 +199,7 @@ def _ask(folder: Path, images: Mapping[str, Tensor]) -> dict[str, Any]:
     """The outputs of the exported module on these images, from another process and folder."""
     with tempfile.TemporaryDirectory(prefix="nasfuse-verify-") as elsewhere:
         torch.save(dict(images), Path(elsewhere) / "images.pt")
-        command = [sys.executable, "-I", "-B", "-c", _ASK]
+        command = [sys.executable, "-P", "-B", "-c", _ASK]
         done = subprocess.run(
             [*command, str(folder.resolve()), elsewhere],
             cwd=elsewhere,

@@ -234,13 +234,20 @@ _LOADING = '''def load(weights: str | Path | None = None) -> Network:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 images (batch, channels, height, width) as the network wants them."""
+    """uint8 images (batch, channels, height, width) as the network wants them.
+
+    The middle square, at the resolution, normalised; with as many channels as MEAN.
+    """
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
-    scaled = (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
-    side = (RESOLUTION, RESOLUTION)
-    if scaled.shape[-2:] == side:
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = images[..., top : top + side, left : left + side]
+    scaled = (square.float() / 255 - mean[:, None, None]) / std[:, None, None]
+    if side == RESOLUTION:
         return scaled
-    return nn.functional.interpolate(scaled, side, mode="bilinear", antialias=True)
+    size = (RESOLUTION, RESOLUTION)
+    return nn.functional.interpolate(scaled, size, mode="bilinear", antialias=True)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -74,8 +74,9 @@ class Proposer:
         trials = self.study.get_trials(deepcopy=False)
         # a resumed search must not draw the same numbers again
         self.study.sampler = make_sampler(sampler, seed + len(trials))
-        if not trials:
-            for name in space.references:
+        known = {t.user_attrs.get("origin") for t in trials}
+        for name in space.references:
+            if name not in known:
                 params = space.reference(name) | {"share": 1.0}
                 self.study.enqueue_trial(params, user_attrs={"origin": name})
         self.seen = {t.user_attrs["key"] for t in trials if "key" in t.user_attrs}
@@ -84,10 +85,13 @@ class Proposer:
         """Proposals that were made and never told: what a killed search left."""
         left = []
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if "architecture" in trial.user_attrs:
+            if "key" in trial.user_attrs:
                 left.append(_proposal(trial))
-            else:  # killed between asking and fitting
+            else:  # killed between asking and fitting: a hand-made one is asked for again
                 self.study.tell(trial.number, state=TrialState.FAIL)
+                if params := trial.system_attrs.get("fixed_params"):
+                    attributes = {"origin": trial.user_attrs["origin"]}
+                    self.study.enqueue_trial(params, user_attrs=attributes)
         return left
 
     @property
@@ -109,8 +113,8 @@ class Proposer:
             self.seen.add(architecture.key)
             origin = trial.user_attrs.get("origin", self.sampler)
             trial.set_user_attr("origin", origin)
-            trial.set_user_attr("key", architecture.key)
             trial.set_user_attr("architecture", architecture.to_json())
+            trial.set_user_attr("key", architecture.key)  # the last one: now it counts
             return Proposal(trial.number, origin, architecture)
         return None
 

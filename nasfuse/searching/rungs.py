@@ -58,6 +58,18 @@ class Ladder:
             if (result.key, rung + 1) not in started
         ]
 
+    def best_reference(
+        self, results: Sequence[Result], started: set[tuple[str, int]]
+    ) -> list[Result]:
+        """The most accurate hand-made network of each rung, where it is to go up still."""
+        best = []
+        for rung in range(self.top):
+            references = [r for r in complete(results, rung) if r.is_reference]
+            first = max(references, key=lambda r: (r.point.accuracy, -r.macs), default=None)
+            if first is not None and (first.key, rung + 1) not in started:
+                best.append(first)
+        return best
+
     def seconds(self, result: Result) -> float:
         """About how long a network takes on the next rung, from its time on this one."""
         here, there = self.recipe.rungs[result.rung], self.recipe.rungs[result.rung + 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
-from nasfuse.errors import SearchError, SetupError
+from nasfuse.errors import NasfuseError, SearchError, SetupError, StorageError
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.schedule import (
     MAX_FAILURES_IN_A_ROW,
@@ -42,6 +43,8 @@ def run_search(
 
     Raises:
         SearchError: many jobs in a row failed.
+        SetupError: Ray cannot be started or joined.
+        StorageError: a result could not be recorded; nothing more was started then.
     """
     progress = Progress(study, limits, study.recover())
     settings = study.settings
@@ -66,6 +69,15 @@ def run_search(
         from nasfuse.searching.tuning import tune_jobs  # Ray reads the environment on import
 
         tune_jobs(schedule, task, gpus_per_trial=resources.gpus_per_trial, listen=listen)
+    if isinstance(progress.broken, NasfuseError):
+        raise progress.broken
+    if progress.broken is not None:
+        raise StorageError(
+            "a result cannot be recorded",
+            where=str(study.folder),
+            why=f"{type(progress.broken).__name__}: {progress.broken}"[:300],
+            fix=f"mend the cause, then: nasfuse resume {settings.name}",
+        )
     if progress.failing:
         raise SearchError(
             f"the last {MAX_FAILURES_IN_A_ROW} networks failed in training",
@@ -100,24 +112,21 @@ def _ray(resources: Resources, log: Path) -> Iterator[None]:
     for logger in loggers:
         logger.addHandler(handler)
         logger.propagate = False
-    if resources.address:
-        try:
+    try:
+        if resources.address:
             ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise SetupError(
-                "the Ray cluster cannot be joined",
-                where=f"--ray-address {resources.address}",
-                why=" ".join(str(error).split())[:300],
-                fix="ray status --address ADDRESS   shows whether it answers",
-            ) from None
-    else:
-        ray.init(
-            address="local",
-            num_cpus=resources.workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        else:
+            # else Ray keeps its token in the home folder, which not everybody may write to
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            ray.init(
+                address="local",
+                num_cpus=resources.workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise _ray_problem(resources.address, error) from None
     try:
         yield
     finally:
@@ -127,9 +136,21 @@ def _ray(resources: Resources, log: Path) -> Iterator[None]:
         handler.close()
 
 
+def _ray_problem(address: str | None, error: Exception) -> SetupError:
+    reason = " ".join(str(error).split())[:300]
+    if address is None:
+        return SetupError("Ray cannot be started on this machine", why=reason)
+    return SetupError(
+        "the Ray cluster cannot be joined",
+        where=f"--ray-address {address}",
+        why=reason,
+        fix="ray status --address ADDRESS   shows whether it answers",
+    )
+
+
 @contextmanager
 def _signals(progress: Progress) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops after the running steps, the second one at once.
+    """The first Ctrl-C stops after the running steps, SIGTERM or a second Ctrl-C at once.
 
     Outside the main thread, where Python does not allow it, signals stay as they are.
     """

@@ -35,6 +35,11 @@ class Progress:
     running: dict[str, tuple[Job, int, float]] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     stopping: str | None = None
+    broken: Exception | None = None  # what kept a result from being recorded
+    before: int = field(init=False)  # results of earlier runs of the study
+
+    def __post_init__(self) -> None:
+        self.before = len(self.results)
 
     @property
     def seconds(self) -> float:
@@ -48,8 +53,8 @@ class Progress:
 
     @property
     def failing(self) -> bool:
-        """Whether so many jobs in a row failed that it cannot be the networks."""
-        recent = self.results[-MAX_FAILURES_IN_A_ROW:]
+        """Whether so many jobs of this run failed in a row that it cannot be the networks."""
+        recent = self.results[self.before :][-MAX_FAILURES_IN_A_ROW:]
         return len(recent) == MAX_FAILURES_IN_A_ROW and all(r.status == "failed" for r in recent)
 
 
@@ -102,9 +107,15 @@ class Schedule:
         return self._affordable(1) or (self._affordable(len(self.started)) if by_clock else [])
 
     def _affordable(self, least: int) -> list[Result]:
-        """Promotions that can be expected to be through in time, the longest first."""
+        """Promotions that can be expected to be through in time, the longest first.
+
+        At the end the best hand-made network is among them, for the others to be compared with.
+        """
         limit, left = self.progress.limits.seconds, self.progress.left
         ahead = self.ladder.promotable(self.progress.results, self.started, least=least)
+        if least:
+            best = self.ladder.best_reference(self.progress.results, self.started)
+            ahead += [result for result in best if result not in ahead]
         if limit is not None and left is not None:
             room = left + (OVERTIME - 1) * limit
             ahead = [result for result in ahead if self.ladder.seconds(result) <= room]

@@ -25,13 +25,16 @@ from nasfuse.space import SearchSpace, parse_space
 class Settings(BaseModel):
     """What was asked for, and what the data were: everything but the results.
 
-    `space` is the whole document of the search space, `mean` and `std` belong to the channels of
-    training images with values between 0 and 1, `side` is that of stored images from folders.
+    `id` tells studies of one name apart. `space` is the whole document of the search space, `mean`
+    and `std` belong to the channels of training images with values between 0 and 1, `side` is that
+    of stored images from folders. The last five are what was asked of the first run; a resumed one
+    takes them up.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
+    id: str
     name: str
     space_name: str
     space: dict[str, Any]
@@ -47,6 +50,11 @@ class Settings(BaseModel):
     seed: int
     tracking_uri: str | None
     versions: dict[str, str]
+    trials: int | None = None
+    seconds: float | None = None
+    workers: int | None = None
+    gpus_per_trial: float | None = None
+    ray_address: str | None = None
 
     @property
     def search_space(self) -> SearchSpace:
@@ -69,14 +77,15 @@ class Study:
             UsageError: there is a study of this name.
             StorageError: the folder cannot be made.
         """
-        if (folder / "study.yaml").exists():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "trials").mkdir()  # of two that start at once, one succeeds
+        except FileExistsError:
             raise UsageError(
                 f"there is a study '{folder.name}' already",
                 where=str(folder),
                 fix=f"nasfuse resume {folder.name}   or another --name",
-            )
-        try:
-            (folder / "trials").mkdir(parents=True, exist_ok=True)
+            ) from None
         except OSError as error:
             raise StorageError(
                 "the study's folder cannot be made", where=str(folder), why=str(error)

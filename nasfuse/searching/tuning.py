@@ -15,9 +15,10 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
+from nasfuse.errors import SetupError
 from nasfuse.results import Result
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Schedule
-from nasfuse.searching.worker import Evaluation, Job, Task, record
+from nasfuse.searching.worker import Evaluation, Job, Task, record, recorded
 from nasfuse.training import reserve_memory
 
 MAX_CAUSE = 2000  # characters of an error that a result keeps
@@ -49,6 +50,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     def _step(self) -> dict[str, Any]:
         if self.evaluation is None:
+            if done := recorded(self.task, self.job):  # before its worker died
+                return _finished(done)
             self.evaluation = Evaluation(self.task, self.job)
         loss = self.evaluation.epoch()
         if not self.evaluation.done:
@@ -93,13 +96,23 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         job, *_ = self.progress.running.pop(trial_id, (None,))
         if job is None:
             return
-        if result and "result" in result:
-            self._finish(Result.model_validate_json(result["result"]))
-        elif error:
-            self._finish(record(self.task, job, 0.0, cause="its worker died three times"))
-        # else it was stopped on the way; a resumed search goes on from its checkpoint
+        try:
+            if result and "result" in result:
+                self._finish(Result.model_validate_json(result["result"]))
+            elif error:
+                self._finish(record(self.task, job, 0.0, cause="its worker died three times"))
+            # else it was stopped on the way; a resumed search goes on from its checkpoint
+        except Exception as broken:  # Ray would swallow it and train the job again
+            self.progress.broken = self.progress.broken or broken
 
     def _finish(self, result: Result) -> None:
+        if not (self.task.trials / result.key / f"rung{result.rung}.json").exists():
+            raise SetupError(
+                "a worker's files are not on this machine",
+                where=str(self.task.trials),
+                why="its Ray node writes to another disk",
+                fix="--studies FOLDER   on a disk that all nodes of the cluster share",
+            )
         self.progress.study.record(result)
         self.progress.results.append(result)
         if result.rung == 0:
@@ -125,12 +138,14 @@ class StudyStopper(tune.Stopper):  # type: ignore[misc]
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         del trial_id, result
-        return False
+        return self.progress.stopping is not None  # after the running step, whose work is kept
 
     def stop_all(self) -> bool:
         progress, limit = self.progress, self.progress.limits.seconds
         late = limit is not None and progress.seconds > OVERTIME * limit
-        return late or progress.failing or progress.stopping is not None
+        # systems that send SIGTERM kill soon after; who presses Ctrl-C can wait for a step
+        at_once = progress.stopping == "SIGTERM" or progress.broken is not None
+        return late or progress.failing or at_once
 
 
 def tune_jobs(schedule: Schedule, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:

@@ -170,6 +170,12 @@ class Evaluation:
         return record(self.task, self.job, self.seconds, accuracy=accuracy, loss=loss, cause=cause)
 
 
+def recorded(task: Task, job: Job) -> Result | None:
+    """The result of a job that is on the disk already."""
+    path = task.trials / job.key / f"rung{job.rung}.json"
+    return Result.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def record(
     task: Task,
     job: Job,

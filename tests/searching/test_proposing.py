@@ -70,6 +70,27 @@ def test_what_was_not_told_is_unfinished_when_reopened(tmp_path: Path) -> None:
     assert new.architecture.key not in {p.architecture.key for p in made if p}
 
 
+def test_a_hand_made_network_lost_between_asking_and_fitting_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = proposer(tmp_path, "tpe")
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nasfuse.searching.proposing.fit_to_budget", killed)
+        with pytest.raises(Killed):
+            first.propose()
+    again = proposer(tmp_path, "tpe")
+    assert again.unfinished() == []
+    names = {p.origin for p in (again.propose() for _ in again.space.references) if p}
+    assert names == set(again.space.references)
+
+
 def test_a_small_space_runs_out(tmp_path: Path) -> None:
     document = {
         "resolution": 16,

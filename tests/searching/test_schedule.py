@@ -19,6 +19,7 @@ BUDGET = 1_000_000
 
 def schedule(tmp_path: Path, limits: Limits) -> Schedule:
     settings = Settings(
+        id="0123456789abcdef",
         name="a",
         space_name="default",
         space=read_space("default"),
@@ -49,6 +50,7 @@ def finish(planned: Schedule, job: Job, make_result: MakeResult, *, seconds: flo
         job.number,
         key=job.key,
         rung=job.rung,
+        origin=job.origin,
         architecture=job.architecture,
         accuracy=0.5 + job.number / 1000,
         seconds=seconds,
@@ -131,6 +133,31 @@ def test_stopping_hands_out_nothing_more(tmp_path: Path) -> None:
     planned.progress.stopping = "SIGINT"
     assert planned.next() is None
     assert planned.finished
+
+
+def test_a_resumed_search_does_not_count_failures_of_the_one_before(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    first = schedule(tmp_path, Limits(20, None))
+    for number in range(8):
+        failed = make_result(number, status="failed", accuracy=None, cause="a full disk")
+        first.progress.study.record(failed)
+        first.progress.results.append(failed)
+    assert first.progress.failing
+    second = schedule(tmp_path, Limits(20, None))
+    assert len(second.progress.results) == 8
+    assert not second.progress.failing
+
+
+def test_the_best_hand_made_network_gets_a_full_training(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    """Or the report could not compare: it goes up though no band sends it."""
+    planned = schedule(tmp_path, Limits(12, None))
+    done = run(planned, make_result)
+    full = [r for r in planned.progress.results if r.rung == 1]
+    assert any(r.is_reference for r in full)
+    assert len(done) == len(planned.progress.results)
 
 
 def test_failures_in_a_row_are_noticed(tmp_path: Path, make_result: MakeResult) -> None:

@@ -19,6 +19,7 @@ MakeResult = Callable[..., Result]
 
 def settings(name: str = "a") -> Settings:
     return Settings(
+        id="0123456789abcdef",
         name=name,
         space_name="default",
         space=read_space("default"),
@@ -76,6 +77,23 @@ def test_a_torn_last_line_is_dropped_and_the_worker_s_copy_taken(
     assert [r.number for r in study.recover()] == [0, 1]
     assert [r.number for r in study.recover()] == [0, 1]
     assert not list(folder.glob(".*"))
+
+
+def test_half_a_line_is_taken_back(
+    tmp_path: Path, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study.create(tmp_path / "a", settings())
+    study.record(make_result(0))
+
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("nasfuse.results.os.fsync", full)
+    with pytest.raises(StorageError, match="cannot be recorded"):
+        study.record(make_result(1))
+    monkeypatch.undo()
+    study.record(make_result(2))
+    assert [r.number for r in study.results] == [0, 2]
 
 
 def test_a_damaged_line_is_named(tmp_path: Path, make_result: MakeResult) -> None:
