@@ -97,6 +97,7 @@ def plan_search(options: SearchOptions) -> Plan:
         data=_absolute(options.data),
         side=side,
         fingerprint=dataset.fingerprint,
+        validation=len(dataset.validation),
         classes=dataset.classes,
         mean=normalisation.mean,
         std=normalisation.std,

@@ -252,13 +252,17 @@ def _markdown(summary: Summary, title: str) -> str:
     return f"# {plain(title)}\n\n{lines}\n\n{markdown_table(summary.front)}"
 
 
-def write_report(folder: Path, results: Sequence[Result], *, title: str, budget: int) -> None:
-    """Write the four files into `folder`, each whole or not at all. `budget` in MACs.
+def write_report(
+    folder: Path, results: Sequence[Result], *, title: str, budget: int, validation: int
+) -> None:
+    """Write the four files into `folder`, each whole or not at all.
+
+    `budget` in MACs, `validation` is the number of validation images.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    summary = summarise(results, budget=budget)
+    summary = summarise(results, budget=budget, validation=validation)
     files = {
         "front.html": page(results, summary, title).encode(),
         "front.png": picture(results, summary, title),

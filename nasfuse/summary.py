@@ -5,6 +5,7 @@ Accuracies are on validation images. Those of different rungs are never compared
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class Summary:
     """
 
     budget: int
+    validation: int
     rung: int
     counts: dict[tuple[int, str], int]
     front: list[Row]
@@ -100,8 +102,8 @@ class Summary:
         return 100 * (self.found.accuracy - self.baseline.accuracy)
 
 
-def summarise(results: Sequence[Result], *, budget: int) -> Summary:
-    """What these results say; `budget` in MACs."""
+def summarise(results: Sequence[Result], *, budget: int, validation: int) -> Summary:
+    """What these results say; `budget` in MACs, `validation` is the number of such images."""
     rung = max((r.rung for r in results if r.status == "complete"), default=0)
     trained = complete(results, rung)
     rows = [row(result) for result in trained]
@@ -109,6 +111,7 @@ def summarise(results: Sequence[Result], *, budget: int) -> Summary:
     others = [row(result) for result in trained if not result.is_reference]
     return Summary(
         budget=budget,
+        validation=validation,
         rung=rung,
         counts=dict(sorted(Counter((r.rung, str(r.status)) for r in results).items())),
         front=front_rows(results),
@@ -154,10 +157,18 @@ def _comparison(summary: Summary) -> list[str]:
     if gain is None or baseline is None or found is None:
         return []
     sign = "above" if gain >= 0 else "below"
-    verdict = "" if abs(gain) >= SCATTER else " No difference can be claimed."
+    margin = _margin(found.accuracy, summary.validation)
+    verdict = "" if abs(gain) >= margin else " No difference can be claimed."
     return [
         f"Best hand-made network: {_brief(baseline)}. Best found by the search: {_brief(found)}: "
         f"{abs(gain):.2f} points {sign} it, with {found.macs / baseline.macs:.2g} times its MACs.",
-        f"One training scatters by about {SCATTER} points between seeds, and by more where there "
-        f"are few validation images: smaller differences mean nothing.{verdict}",
+        f"One training scatters by about {SCATTER} points between seeds, and on "
+        f"{summary.validation:,} validation images a difference below {margin:.1f} points may be "
+        f"chance.{verdict}",
     ]
+
+
+def _margin(accuracy: float, images: int) -> float:
+    """Points within which two accuracies on so many images may differ by chance (95%)."""
+    variance = 2 * accuracy * (1 - accuracy) / max(1, images)
+    return max(SCATTER, 196 * math.sqrt(variance))

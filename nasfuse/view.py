@@ -106,7 +106,8 @@ class View:
         settings = self.study.settings
         folder = self.study.folder / "report"
         title = f"{settings.name}: {settings.data} within {show_macs(settings.budget)} MACs"
-        write_report(folder, results, title=title, budget=settings.budget)
+        counts = {"budget": settings.budget, "validation": settings.validation}
+        write_report(folder, results, title=title, **counts)
         if not self._end_thread():
             self.problem = f"{self.uri} does not answer"
             return
@@ -114,7 +115,7 @@ class View:
         if self._tracker is None:
             return
         try:
-            lines = sentences(summarise(results, budget=settings.budget))
+            lines = sentences(summarise(results, **counts))
             self._tracker.publish(folder, "\n\n".join(map(plain, lines)))
             self._tracker.close("FINISHED" if complete else "KILLED")
         except TrackingError as error:

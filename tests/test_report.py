@@ -43,7 +43,7 @@ def study(make_result: MakeResult) -> list[Result]:
 
 
 def test_only_the_highest_rung_counts(study: list[Result]) -> None:
-    summary = summarise(study, budget=BUDGET)
+    summary = summarise(study, budget=BUDGET, validation=2000)
     assert [row.number for row in front_rows(study)] == [0, 3]
     assert summary.rung == 1
     assert summary.best is not None
@@ -52,19 +52,22 @@ def test_only_the_highest_rung_counts(study: list[Result]) -> None:
 
 
 def test_gain_over_the_best_hand_made_network(study: list[Result]) -> None:
-    summary = summarise(study, budget=BUDGET)
+    summary = summarise(study, budget=BUDGET, validation=2000)
     assert summary.gain == pytest.approx(12.0)
     assert "12.00 points above" in " ".join(sentences(summary))
     assert str(SCATTER) in " ".join(sentences(summary))
 
 
 def test_a_difference_within_the_scatter_is_none(make_result: MakeResult) -> None:
-    pair = [make_result(0, origin="all-add", accuracy=0.5), make_result(1, accuracy=0.501)]
-    assert "No difference can be claimed" in " ".join(sentences(summarise(pair, budget=BUDGET)))
+    """On 2,000 images that is about three points at an accuracy of one half."""
+    pair = [make_result(0, origin="all-add", accuracy=0.5), make_result(1, accuracy=0.53)]
+    assert "No difference can be claimed" in " ".join(
+        sentences(summarise(pair, budget=BUDGET, validation=2000))
+    )
 
 
 def test_hypervolume_never_falls(study: list[Result]) -> None:
-    history = summarise(study, budget=BUDGET).history
+    history = summarise(study, budget=BUDGET, validation=2000).history
     assert history == sorted(history)
     assert history[0] == pytest.approx(0.60 * 0.9)
     assert history[-1] == pytest.approx(0.60 * 0.9 + 0.12 * 0.6)
@@ -103,7 +106,7 @@ def test_budget_is_a_trace_and_no_shape(study: list[Result]) -> None:
 
 
 def test_files(study: list[Result], tmp_path: Path) -> None:
-    write_report(tmp_path / "report", study, title="demo", budget=BUDGET)
+    write_report(tmp_path / "report", study, title="demo", budget=BUDGET, validation=2000)
     files = {path.name: path for path in (tmp_path / "report").iterdir()}
     assert sorted(files) == ["front.csv", "front.html", "front.png", "report.md"]
     assert files["front.html"].stat().st_size < 6_000_000
@@ -113,14 +116,14 @@ def test_files(study: list[Result], tmp_path: Path) -> None:
 
 
 def test_page_fetches_nothing(study: list[Result], tmp_path: Path) -> None:
-    write_report(tmp_path, study, title="demo", budget=BUDGET)
+    write_report(tmp_path, study, title="demo", budget=BUDGET, validation=2000)
     page = (tmp_path / "front.html").read_text()
     assert not re.search(r"<(script|link|img)[^>]*\b(src|href)=", page)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_results(study: list[Result], tmp_path: Path, count: int) -> None:
-    write_report(tmp_path, study[:count], title="demo", budget=BUDGET)
+    write_report(tmp_path, study[:count], title="demo", budget=BUDGET, validation=2000)
     said = "No evaluation is complete yet" in (tmp_path / "report.md").read_text()
     assert said == (count == 0)
     assert len((tmp_path / "front.csv").read_text().splitlines()) == 1 + count
@@ -129,7 +132,7 @@ def test_few_results(study: list[Result], tmp_path: Path, count: int) -> None:
 def test_text_from_outside_is_escaped(make_result: MakeResult, tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>"
     results = [make_result(0, origin=evil), make_result(1, origin="all-" + evil, accuracy=0.4)]
-    write_report(tmp_path, results, title=evil, budget=BUDGET)
+    write_report(tmp_path, results, title=evil, budget=BUDGET, validation=2000)
     assert "alert(1)</script>" not in (tmp_path / "front.html").read_text()
     assert "<script>" not in (tmp_path / "report.md").read_text()
     assert evil not in json.dumps(draw(results, BUDGET))
@@ -143,4 +146,4 @@ def test_a_bar_does_not_split_a_table_cell(study: list[Result]) -> None:
 def test_a_folder_that_cannot_be_written(study: list[Result], tmp_path: Path) -> None:
     (tmp_path / "report").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cannot be written"):
-        write_report(tmp_path / "report", study, title="demo", budget=BUDGET)
+        write_report(tmp_path / "report", study, title="demo", budget=BUDGET, validation=2000)

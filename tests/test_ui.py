@@ -70,7 +70,7 @@ def test_mlflow_opens_on_the_front(study: list[Result], tmp_path: Path) -> None:
 
 
 def test_our_page_draws_without_network(study: list[Result], tmp_path: Path) -> None:
-    write_report(tmp_path, study, title="demo", budget=BUDGET)
+    write_report(tmp_path, study, title="demo", budget=BUDGET, validation=2000)
     address = (tmp_path / "front.html").as_uri()
     page = page_in_browser(address, tmp_path / "profile", seconds=20, offline=True)
     on_the_front = len((tmp_path / "front.csv").read_text().splitlines()) - 1

@@ -42,6 +42,7 @@ class Settings(BaseModel):
     data: str
     side: int
     fingerprint: str
+    validation: int
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -26,6 +26,7 @@ def schedule(tmp_path: Path, limits: Limits) -> Schedule:
         budget=BUDGET,
         data="sample",
         side=64,
+        validation=2000,
         fingerprint="0" * 12,
         classes=("a", "b", "c"),
         mean=(0.5,),

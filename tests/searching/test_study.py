@@ -26,6 +26,7 @@ def settings(name: str = "a") -> Settings:
         budget=1_000_000,
         data="sample",
         side=64,
+        validation=2000,
         fingerprint="0" * 12,
         classes=("a", "b"),
         mean=(0.5,),
