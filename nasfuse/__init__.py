@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nasfuse.scaling import fit_to_budget as fit_to_budget
     from nasfuse.space import SearchSpace as SearchSpace
     from nasfuse.space import load_space as load_space
+    from nasfuse.weights import load_reference_weights as load_reference_weights
 
 _HOMES = {
     "Architecture": "architecture.Architecture",
@@ -35,6 +36,7 @@ _HOMES = {
     "fit_to_budget": "scaling.fit_to_budget",
     "front": "results.result_front",
     "load_architecture": "references.load_architecture",
+    "load_reference_weights": "weights.load_reference_weights",
     "load_space": "space.load_space",
     "read_architecture": "architecture.read_architecture",
     "resume": "api.resume",
