@@ -37,7 +37,8 @@ class Cost(NamedTuple):
     """MACs and parameters, and the MACs that thop 0.1.1 would report.
 
     thop adds 4 for each element that passes an affine batch norm and 1 for each value that an
-    average pooling puts out; it is the second opinion that a budget has to satisfy as well.
+    average pooling puts out (and is told of matrix products, which it cannot see); it is the second
+    opinion that a budget has to satisfy as well.
     """
 
     macs: int = 0

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nasfuse.architecture import Architecture
 from nasfuse.costs import Cost
+from nasfuse.ops.counting import THOP_HANDLERS
 from nasfuse.ops.skips import Cross
 from nasfuse.plan import Layer, plan, price
 
@@ -139,13 +140,14 @@ def torch_cost(architecture: Architecture) -> tuple[int, int]:
 def thop_macs(architecture: Architecture) -> int:
     """MACs as thop counts them, on the meta device.
 
-    thop leaves buffers in the module that it measures, so it gets a throw-away one; its count of
-    parameters is wrong for some modules and is not used.
+    It is told of products of matrices, which it cannot see. It leaves buffers in the module that it
+    measures, so it gets a throw-away one; its count of parameters is wrong for some modules and is
+    not used.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # thop compares versions by distutils
         import thop
 
     network, image = _on_meta(architecture)
-    macs, _ = thop.profile(network, (image,), verbose=False)
+    macs, _ = thop.profile(network, (image,), custom_ops=THOP_HANDLERS, verbose=False)
     return int(macs)

@@ -11,7 +11,7 @@ from nasfuse.plan import plan
 from nasfuse.scaling import fit_to_budget
 from nasfuse.space import load_space, space_names
 
-SAMPLES = 30
+SAMPLES = 50
 
 
 @pytest.mark.parametrize("name", space_names())
@@ -96,6 +96,15 @@ def test_a_basic_residual_network_costs_what_is_published() -> None:
     price = cost(resnet20)
     assert price.params == 269_722 + 2 * 64 + projections
     assert price.macs == 40_551_040 + projection_macs
+
+
+def test_counting_leaves_nothing_behind(architecture: Architecture) -> None:
+    """thop puts buffers into what it measures, which would then be in every state dict."""
+    network = build(architecture)
+    names = list(network.state_dict())
+    thop_macs(architecture)
+    torch_cost(architecture)
+    assert list(network.state_dict()) == names == list(build(architecture).state_dict())
 
 
 def test_building_is_reproducible(architecture: Architecture) -> None:

@@ -223,6 +223,6 @@ class CrossAttention(nn.Module):
 def cross_attention_cost(shape: Shape, reduction: int) -> Cost:
     hidden = max(1, shape.channels // reduction)
     ask, answer = conv_cost(shape, hidden, 1), conv_cost(shape, shape.channels, 1)
-    # thop does not see the two products of matrices
-    products = Cost(shape.pixels**2 * (hidden + shape.channels), 0, 0)
+    multiplied = shape.pixels**2 * (hidden + shape.channels)
+    products = Cost(multiplied, 0, multiplied)
     return ask + ask + answer + answer + products + norm_cost(shape)

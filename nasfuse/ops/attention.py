@@ -188,8 +188,8 @@ def non_local_cost(shape: Shape) -> Cost:
     half = shape._replace(channels=max(1, shape.channels // 2))
     project = conv_cost(shape, half.channels, 1, bias=True)
     back = conv_cost(half, shape.channels, 1, bias=True) + norm_cost(shape)
-    # thop does not see the two products of matrices
-    products = Cost(2 * shape.pixels**2 * half.channels, 0, 0)
+    multiplied = 2 * shape.pixels**2 * half.channels
+    products = Cost(multiplied, 0, multiplied)
     return project + project + project + products + back
 
 

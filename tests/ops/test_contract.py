@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nasfuse.costs import Cost, Shape
 from nasfuse.ops.attention import ATTENTIONS
 from nasfuse.ops.blocks import BLOCKS
+from nasfuse.ops.counting import THOP_HANDLERS
 from nasfuse.ops.fusion import FUSIONS
 from nasfuse.ops.heads import HEADS
 
@@ -166,7 +167,7 @@ def test_cost_is_what_torch_and_thop_count(case: Case) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # thop compares versions by distutils
         import thop
 
-        macs, _ = thop.profile(module, inputs, verbose=False)
+        macs, _ = thop.profile(module, inputs, custom_ops=THOP_HANDLERS, verbose=False)
     assert macs == case.cost.thop
 
 
