@@ -1,4 +1,4 @@
-"""What thop has to be told: products of matrices in our operators, which it cannot see."""
+"""What thop has to be told: products of matrices, which it cannot see."""
 
 from __future__ import annotations
 
