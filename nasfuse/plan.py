@@ -47,7 +47,7 @@ from nasfuse.ops.layers import (
 )
 from nasfuse.ops.necks import NECKS, Chain
 from nasfuse.ops.skips import Pad, PreactSkip, Skip, Transition, transition_cost
-from nasfuse.ops.stems import BareStem, SameStem, Stem
+from nasfuse.ops.stems import BareStem, Stem
 from nasfuse.stages import Join, Stage
 
 Activation = type[nn.Module]
@@ -145,9 +145,10 @@ def _stem(architecture: Architecture, shape: Shape, activation: Activation) -> I
     gene = architecture.stem
     widths = (*(gene.before or ()), gene.width)
     single = len(widths) == 1 and gene.pool is None
-    module = BareStem if gene.bare else SameStem if gene.padding else Stem
-    price = conv_cost if gene.bare else conv_norm_cost
-    active = {} if gene.bare else {"activation": activation}
+    module, price = (BareStem, conv_cost) if gene.bare else (Stem, conv_norm_cost)
+    active: dict[str, Any] = {} if gene.bare else {"activation": activation}
+    if gene.padding:
+        active["same"] = True
     for index, width in enumerate(widths):
         stride = gene.stride if index == 0 else 1
         conv = part(module, shape.channels, width, kernel=gene.kernel, stride=stride, **active)

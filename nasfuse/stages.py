@@ -39,8 +39,8 @@ class Stem(Gene):
 
     @model_validator(mode="after")
     def _is_one_way_to_say_it(self) -> Stem:
-        if self.before and (self.bare or self.padding):
-            raise ValueError("'before' goes neither with 'bare' nor with 'padding'")
+        if self.bare and (self.before or self.padding):
+            raise ValueError("'bare' goes neither with 'before' nor with 'padding'")
         return self
 
     @property

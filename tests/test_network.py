@@ -7,7 +7,9 @@ import torch
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.network import build, cost, thop_macs, torch_cost
+from nasfuse.ops.layers import SameConvNorm
 from nasfuse.plan import plan
+from nasfuse.references import load_architecture
 from nasfuse.scaling import fit_to_budget
 from nasfuse.space import load_space, space_names
 
@@ -113,3 +115,32 @@ def test_building_is_reproducible(architecture: Architecture) -> None:
     torch.manual_seed(5)
     second = build(architecture).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_same_padding_is_tensorflow_s() -> None:
+    """A strided 3 x 3 convolution pads one pixel after and none before, on even sides."""
+    layer = SameConvNorm(1, 1, kernel=3, stride=2).eval()
+    x = torch.randn(1, 1, 6, 6)
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 1))
+    assert torch.allclose(layer(x), layer.norm(layer.conv(padded)))
+    odd = torch.randn(1, 1, 5, 7)
+    assert layer(odd).shape[2:] == (3, 4)
+
+
+def test_padding_and_epsilon_are_part_of_the_network() -> None:
+    document = load_architecture("efficientnet_b0").document()
+    document |= {"norm_eps": 0.001, "resolution": 64, "classes": 10}
+    document["stem"]["padding"] = "same"
+    for stage in document["stages"]:
+        stage["block"]["padding"] = "same"
+        stage["fusion"] = stage["fusion"][0]
+    tensorflow = parse_architecture(document, where="tf_efficientnet_b0")
+    network = build(tensorflow).eval()
+    assert {m.eps for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.001}
+    price = cost(tensorflow)
+    assert torch_cost(tensorflow) == (price.macs, price.params)
+    plain = build(load_architecture("efficientnet_b0").model_copy(update={"classes": 10})).eval()
+    plain.load_state_dict(network.state_dict())
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert not torch.allclose(plain(x), network(x))

@@ -8,7 +8,10 @@ from nasfuse.ops.layers import ConvNorm, SameConvNorm
 
 
 class Stem(nn.Module):
-    """activation(norm(conv(x))): the first layer, from the image's channels."""
+    """activation(norm(conv(x))): the first layer, from the image's channels.
+
+    `same` pads as TensorFlow does.
+    """
 
     def __init__(
         self,
@@ -18,30 +21,11 @@ class Stem(nn.Module):
         kernel: int,
         stride: int,
         activation: type[nn.Module],
+        same: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = ConvNorm(inputs, outputs, kernel=kernel, stride=stride)
-        self.activation = activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.conv(x))
-        return out
-
-
-class SameStem(nn.Module):
-    """Stem with TensorFlow's padding SAME."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        kernel: int,
-        stride: int,
-        activation: type[nn.Module],
-    ) -> None:
-        super().__init__()
-        self.conv = SameConvNorm(inputs, outputs, kernel=kernel, stride=stride)
+        conv = SameConvNorm if same else ConvNorm
+        self.conv = conv(inputs, outputs, kernel=kernel, stride=stride)
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
