@@ -20,7 +20,7 @@ from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.results import SAMPLERS, Result, result_front
 from nasfuse.searching.proposing import check_budget
-from nasfuse.searching.running import Resources, run_search
+from nasfuse.searching.running import GPU_SHARE, Resources, run_search
 from nasfuse.searching.schedule import Limits, Listener, Progress
 from nasfuse.searching.study import Settings, Study, free_name
 from nasfuse.searching.worker import versions
@@ -168,27 +168,31 @@ def resources_of(
 ) -> Resources:
     """As asked for; else a worker a core, or as many as the GPUs hold at 1/4 of one each.
 
+    Of a cluster that is known when it has been joined.
+
     Raises:
         UsageError: no trial could ever start.
     """
+    if ray_address is not None:
+        if ray_address.startswith("ray://"):
+            raise UsageError(
+                "a search cannot run through Ray's client",
+                where=f"--ray-address {ray_address}",
+                why="it has to run on a node of the cluster",
+                fix="--ray-address auto   on such a node",
+            )
+        return Resources(workers, gpus_per_trial, ray_address)
     gpus = torch.cuda.device_count()
-    share = gpus_per_trial if gpus_per_trial is not None else (0.25 if gpus else 0.0)
-    if share > gpus and ray_address is None:
+    share = gpus_per_trial if gpus_per_trial is not None else (GPU_SHARE if gpus else 0.0)
+    if share > gpus:
         raise UsageError(
             f"a trial cannot have {share:g} GPUs",
             where="--gpus-per-trial",
             why=f"this machine has {gpus} that torch can use",
             fix=f"--gpus-per-trial {min(1, gpus)}",
         )
-    if ray_address and ray_address.startswith("ray://"):
-        raise UsageError(
-            "a search cannot run through Ray's client",
-            where=f"--ray-address {ray_address}",
-            why="it has to run on a node of the cluster",
-            fix="--ray-address auto   on such a node",
-        )
-    room = math.floor(gpus / share) if share and gpus else cores()
-    return Resources(workers or max(1, min(cores(), room)), share, ray_address)
+    room = math.floor(gpus / share) if share else cores()
+    return Resources(workers or max(1, min(cores(), room)), share)
 
 
 def cores() -> int:

@@ -53,7 +53,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     ends = [f"{limits.trials} network{'s' * (limits.trials > 1)}"] if limits.trials else []
     ends += [clock(limits.seconds)] if limits.seconds else []
     workers = plan.resources.workers
-    words = f"{' or '.join(ends)}, {workers} worker{'s' * (workers > 1)}"
+    hands = f"{workers} worker{'s' * (workers > 1)}" if workers else "the cluster's workers"
+    words = f"{' or '.join(ends)}, {hands}"
     size, train = settings.search_space.size, len(plan.dataset.train)
     for line in plan_lines(settings, words, size=size, train=train):
         say(console, line)

@@ -226,10 +226,10 @@ def parse_space(document: object, *, name: str) -> SearchSpace:
 
 def _try_out(space: SearchSpace) -> None:
     try:
+        for seed in range(20):  # first: a misspelt choice is not the references' fault
+            space.sample(seed)
         for name in space.references:
             space.reference(name)
-        for seed in range(20):
-            space.sample(seed)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise DocumentError("this space cannot be filled", where=space.name, why=why) from None

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,13 @@ from nasfuse.searching.worker import Task
 
 @dataclass(frozen=True)
 class Resources:
-    """How many jobs run at once, the GPU share of each, and the cluster to join."""
+    """How many jobs run at once, the GPU share of each, and the cluster to join.
 
-    workers: int
-    gpus_per_trial: float = 0.0
+    None: what the cluster has, which only who has joined it knows.
+    """
+
+    workers: int | None
+    gpus_per_trial: float | None = 0.0
     address: str | None = None
 
 
@@ -55,39 +58,45 @@ def run_search(
         sampler=settings.sampler,
         seed=settings.seed,
     )
-    schedule = Schedule(progress, proposer, resources.workers)
-    task = Task(
-        trials=(study.folder / "trials").resolve(),
-        dataset=dataset,
-        normalisation=Normalisation(settings.mean, settings.std),
-        recipe=settings.recipe,
-        seed=settings.seed,
-        gpu=resources.gpus_per_trial > 0,
-    )
     listen(progress)
-    with _ray(resources, study.folder / "log.txt"), _signals(progress):
+    with _ray(resources, study.folder / "log.txt") as (workers, share), _signals(progress):
         from nasfuse.searching.tuning import tune_jobs  # Ray reads the environment on import
 
-        tune_jobs(schedule, task, gpus_per_trial=resources.gpus_per_trial, listen=listen)
-    if isinstance(progress.broken, NasfuseError):
-        raise progress.broken
-    if progress.broken is not None:
-        raise StorageError(
-            "a result cannot be recorded",
-            where=str(study.folder),
-            why=f"{type(progress.broken).__name__}: {progress.broken}"[:300],
-            fix=f"mend the cause, then: nasfuse resume {settings.name}",
+        task = Task(
+            trials=(study.folder / "trials").resolve(),
+            dataset=dataset,
+            normalisation=Normalisation(settings.mean, settings.std),
+            recipe=settings.recipe,
+            seed=settings.seed,
+            gpu=share > 0,
         )
+        schedule = Schedule(progress, proposer, workers)
+        tune_jobs(schedule, task, gpus_per_trial=share, listen=listen)
+    _raise_what_ended(progress)
+    return progress
+
+
+def _raise_what_ended(progress: Progress) -> None:
+    """The error that ended a search before its time, if one did."""
+    study, broken = progress.study, progress.broken
+    fix = f"mend the cause, then: nasfuse resume {study.settings.name}"
+    if isinstance(broken, NasfuseError):
+        raise broken
+    if broken is not None:
+        why = f"{type(broken).__name__}: {broken}"[:300]
+        raise StorageError(
+            "a result cannot be recorded", where=str(study.folder), why=why, fix=fix
+        ) from broken
     if progress.failing:
         raise SearchError(
             f"the last {MAX_FAILURES_IN_A_ROW} networks failed in training",
             where=str(study.folder / "results.jsonl"),
             why=progress.results[-1].cause or "",
-            fix=f"mend the cause, then: nasfuse resume {settings.name}",
+            fix=fix,
         )
-    return progress
 
 
+GPU_SHARE = 0.25  # of a GPU that a trial gets unless it is said otherwise
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -102,8 +111,11 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def _ray(resources: Resources, log: Path) -> Iterator[None]:
-    """Ray on this machine, or joined; quiet, without dashboard, with token authentication."""
+def _ray(resources: Resources, log: Path) -> Iterator[tuple[int, float]]:
+    """Ray on this machine, or joined; quiet, without dashboard, with token authentication.
+
+    Gives the number of workers and the GPU share of each.
+    """
     os.environ.update(_ENVIRONMENT)
     import ray  # slow to import, and it reads the environment then
 
@@ -128,12 +140,22 @@ def _ray(resources: Resources, log: Path) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise _ray_problem(resources.address, error) from None
     try:
-        yield
+        yield _of_cluster(resources, ray.cluster_resources())
     finally:
         ray.shutdown()
         for logger in loggers:
             logger.removeHandler(handler)
         handler.close()
+
+
+def _of_cluster(resources: Resources, total: Mapping[str, float]) -> tuple[int, float]:
+    """Workers and GPU share as asked for, else a worker a core or four a GPU."""
+    cpus, gpus = int(total.get("CPU", 1)), total.get("GPU", 0.0)
+    share = resources.gpus_per_trial
+    if share is None:
+        share = GPU_SHARE if gpus else 0.0
+    room = int(gpus / share) if share else cpus
+    return resources.workers or max(1, min(cpus, room)), share
 
 
 def _ray_problem(address: str | None, error: Exception) -> SetupError:

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from nasfuse.searching.running import Resources, _of_cluster
+
+
+@pytest.mark.parametrize(
+    ("asked", "total", "found"),
+    [
+        (Resources(None, None, "auto"), {"CPU": 64.0, "GPU": 8.0}, (32, 0.25)),
+        (Resources(None, None, "auto"), {"CPU": 6.0, "GPU": 8.0}, (6, 0.25)),
+        (Resources(None, None, "auto"), {"CPU": 64.0}, (64, 0.0)),
+        (Resources(None, 1.0, "auto"), {"CPU": 64.0, "GPU": 8.0}, (8, 1.0)),
+        (Resources(3, None, "auto"), {"CPU": 64.0, "GPU": 8.0}, (3, 0.25)),
+        (Resources(None, 0.0, "auto"), {"CPU": 64.0, "GPU": 8.0}, (64, 0.0)),
+        (Resources(2), {"CPU": 2.0}, (2, 0.0)),
+    ],
+)
+def test_workers_are_as_many_as_the_cluster_holds(
+    asked: Resources, total: dict[str, float], found: tuple[int, float]
+) -> None:
+    assert _of_cluster(asked, total) == found
