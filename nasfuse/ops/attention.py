@@ -62,8 +62,8 @@ def se_cost(shape: Shape, reduction: int) -> Cost:
 class ECA(nn.Module):
     """x * sigmoid(conv(mean(x))), conv over k neighbouring channels, without bias.
 
-    k is the odd number at or above (log2(width) + 1) / 2, and at least 3. Wang et al.
-    2020, ECA-Net, arXiv:1910.03151
+    k is (log2(width) + 1) / 2 rounded down, then up to an odd number, and at least 3.
+    Wang et al. 2020, ECA-Net, arXiv:1910.03151
     """
 
     def __init__(self, width: int) -> None:

@@ -153,26 +153,83 @@ def maps(case: Case, batch: int, *, grad: bool = False) -> tuple[Tensor, ...]:
     return tuple(torch.randn(batch, *shape, requires_grad=grad) for shape in case.inputs)
 
 
+def on_meta(case: Case) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """The operator alone in a module, as thop wants it, and one image's maps: no arithmetic."""
+    with torch.device("meta"):
+        return Alone(case.build()).eval(), tuple(torch.empty(1, *shape) for shape in case.inputs)
+
+
+def torch_counts(case: Case) -> tuple[int, int]:
+    """Parameters and MACs."""
+    module, inputs = on_meta(case)
+    with FlopCounterMode(display=False) as counter:
+        assert module(*inputs).shape[1:] == case.output
+    return sum(p.numel() for p in module.parameters()), counter.get_total_flops() // 2
+
+
 @every_case
 def test_cost_is_what_torch_and_thop_count(case: Case) -> None:
-    with torch.device("meta"):
-        module = Alone(case.build()).eval()
-        inputs = tuple(torch.empty(1, *shape) for shape in case.inputs)
-    with FlopCounterMode(display=False) as counter:
-        output = module(*inputs)
-    params = sum(p.numel() for p in module.parameters())
-    assert tuple(output.shape[1:]) == case.output
-    assert (counter.get_total_flops() // 2, params) == (case.cost.macs, case.cost.params)
+    assert torch_counts(case) == (case.cost.params, case.cost.macs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # thop compares versions by distutils
         import thop
 
-        macs, _ = thop.profile(module, inputs, custom_ops=THOP_HANDLERS, verbose=False)
+        macs, _ = thop.profile(*on_meta(case), custom_ops=THOP_HANDLERS, verbose=False)
     assert macs == case.cost.thop
 
 
+Formula = Callable[[int, int, int, int], tuple[int, int]]
+FUSION_FORMULAS: dict[str, Formula] = {
+    "weighted": lambda c, i, n, k: (k, 0),
+    "fast_normalised": lambda c, i, n, k: (k, 0),
+    "softmax": lambda c, i, n, k: (k, 0),
+    "concat_conv": lambda c, i, n, k: (k * c * c + 2 * c, k * c * c * n),
+    "concat_linear": lambda c, i, n, k: (k * c * c + c, k * c * c * n),
+    "norm_concat": lambda c, i, n, k: (2 * k * c + k * c * c, k * c * c * n),
+    "gated": lambda c, i, n, k: (c * c + c, c * c * n),
+    "shortcut_gated": lambda c, i, n, k: (c * c + c, c * c * n),
+    "se": lambda c, i, n, k: (2 * c * i + i + c, 2 * c * i),
+    "sk": lambda c, i, n, k: ((k + 1) * c * max(i, 32) + 2 * max(i, 32), (k + 1) * c * max(i, 32)),
+    "ms_cam": lambda c, i, n, k: (2 * (2 * c * i + 3 * i + 3 * c), 2 * c * i * (n + 1)),
+    "aff": lambda c, i, n, k: (2 * (2 * c * i + 3 * i + 3 * c), 2 * c * i * (n + 1)),
+    "iaff": lambda c, i, n, k: (4 * (2 * c * i + 3 * i + 3 * c), 4 * c * i * (n + 1)),
+    "cross_attention": lambda c, i, n, k: (
+        2 * c * i + 2 * c * c + 2 * c,
+        (2 * c * i + 2 * c * c) * n + n * n * (i + c),
+    ),
+    "asff": lambda c, i, n, k: (
+        k * (16 * c + 32) + 16 * k * k + k,
+        n * (16 * k * c + 16 * k * k),
+    ),
+}
+ATTENTION_FORMULAS: dict[str, Formula] = {
+    "se": lambda c, i, n, k: (2 * c * i + i + c, 2 * c * i),
+    "eca": lambda c, i, n, k: {64: (3, 3 * 64), 256: (5, 5 * 256)}[c],
+    "cbam": lambda c, i, n, k: (2 * c * i + i + c + 100, 4 * c * i + 98 * n),
+    "bam": lambda c, i, n, k: (
+        3 * c * i + 13 * i + c + 18 * i * i + 1,
+        2 * c * i + n * (c * i + 18 * i * i + i),
+    ),
+    "non_local": lambda c, i, n, k: (2 * c * c + 9 * c // 2, 2 * c * c * n + n * n * c),
+}
+
+
+@pytest.mark.parametrize("shape", [Shape(64, 56, 56), Shape(256, 14, 14)], ids=str)
+def test_costs_are_those_of_the_literature(shape: Shape) -> None:
+    """Parameters and MACs of c channels, i = c / 4 in a bottleneck, n pixels and k maps."""
+    sizes = (shape.channels, shape.channels // 4, shape.pixels)
+    cases, expected = fusion_cases(shape) | attention_cases(shape), {}
+    for kind, formula in FUSION_FORMULAS.items():
+        for k in (2,) if FUSIONS[kind].joins == "two" else (2, 3):
+            expected[f"{kind} {settings(kind)[0]} {k} maps"] = formula(*sizes, k)
+    for kind, formula in ATTENTION_FORMULAS.items():
+        expected[f"{kind} {settings(kind)[0]}"] = formula(*sizes, 1)
+    assert {name: torch_counts(cases[name]) for name in expected} == expected
+    assert {name: (cases[name].cost.params, cases[name].cost.macs) for name in expected} == expected
+
+
 class Alone(nn.Module):
-    """A module inside another one, as thop wants it."""
+    """A module inside another one."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from torch import nn
 import nasfuse.ops
 from nasfuse import genes
 from nasfuse.ops.attending import AFF, CrossAttention, IterativeAFF, SpatialWeights
-from nasfuse.ops.attention import ATTENTIONS, NonLocal
+from nasfuse.ops.attention import ATTENTIONS
 from nasfuse.ops.blocks import BLOCKS
 from nasfuse.ops.fusion import FUSIONS
 from nasfuse.ops.heads import HEADS
@@ -119,11 +119,6 @@ def test_weights_of_pixels_begin_nowhere_beyond_the_maps() -> None:
 def test_cross_attention_begins_as_the_transform() -> None:
     x, y = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4)
     assert torch.equal(CrossAttention(8, reduction=2)(x, y), y)
-
-
-def test_non_local_attention_begins_as_the_identity() -> None:
-    x = torch.randn(2, 8, 4, 4)
-    assert torch.equal(NonLocal(8)(x), x)
 
 
 def test_dual_path_adds_some_channels_and_appends_the_others() -> None:
