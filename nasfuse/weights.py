@@ -1,27 +1,33 @@
 """Weights of published networks: state dicts with torchvision's or timm's names.
 
-Our names say where a tensor stands (`stages.1.0.transform.conv2.norm.weight`). A place is found
-for each of them, and a function a layout says what the other library calls the module there:
+Two steps lead from our names to another library's. A tensor's place says what its module is: its
+block and role there (`mbconv.widen.conv`, `stem.norm`) and where it stands (which stage, block,
+layer). A layout's rules, patterns of places with templates of names, say what the library calls
+it. Exactly one rule has to fit each of our modules, and the names have to be those of the state
+dict: none twice, none missing, none left over. A 1 x 1 convolution may be a linear layer there.
 
-| layout | networks | recognised by |
-|---|---|---|
-| resnet | ResNet, ResNeXt, timm's -D and SE variants | `layer1.0.conv1.weight` |
-| densenet | DenseNet, old names with `norm.1` too | `features.conv0.weight` |
-| efficientnet | torchvision's EfficientNet | `features.1.0.block.0.0.weight` |
-| mobilenet_v2 | torchvision's MobileNetV2 | `features.1.conv.0.0.weight` |
-| timm_mobile | timm's EfficientNet, MobileNetV2, MnasNet | `conv_stem.weight` |
-| regnet | torchvision's RegNet | `stem.0.weight` and `trunk_output` |
-| timm_regnet | timm's RegNet | `s1.b1.conv1.conv.weight` |
+| layout | recognised by |
+|---|---|
+| ResNet, ResNeXt, in both libraries; timm's -D and SE variants | `layer1.0.conv1.weight` |
+| DenseNet, in both; old files with `norm.1` too | `features.conv0.weight` |
+| torchvision's EfficientNet | `features.1.0.block.0.0.weight` |
+| torchvision's MobileNetV2 | `features.1.conv.0.0.weight` |
+| torchvision's MnasNet | `layers.8.0.layers.0.weight` |
+| timm's EfficientNet, MobileNetV2, MnasNet | `conv_stem.weight` |
+| torchvision's RegNet | `trunk_output.block1.block1-0.f.a.0.weight` |
+| timm's RegNet | `s1.b1.conv1.conv.weight` |
 
-Not in a state dict but part of the function: the epsilon of batch norm, padding, activations, the
-stride's place in a bottleneck. These are the document's; equal outputs need a document that says
-the same (`norm_eps: 0.001` and `padding: same` for networks that TensorFlow trained).
+Not in a state dict but part of the function: the epsilon of batch norm, padding, activations,
+fusions without weights, the stride's place in a bottleneck. These are the document's; equal outputs
+need a document that says the same (`norm_eps: 0.001` and `padding: same` for networks that
+TensorFlow trained). Counters of batches have no effect on outputs, and old files lack them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -32,63 +38,150 @@ from nasfuse.genes import MBConv, RegNet
 from nasfuse.network import build
 from nasfuse.stages import Stage
 
+Rules = tuple[tuple[str, str], ...]
+
+# By a name that only this layout has: patterns of places, templates of names. {stage}, {block} (of
+# the stage), {unit} (of the network), {layer} and {conv} (of the block or stem) count from 0,
+# activations left out, {conv} without squeeze-and-excitation; {item} is 3 conv, {stack} 7 + stage,
+# and a 1 behind each of them adds one. At the head, stage and unit are the next ones.
+_LAYOUTS: dict[str, Rules] = {
+    "layer1.0.conv1.weight": (
+        (r"stem\.conv", "conv1"),
+        (r"(?:stem|deep\.last)\.norm", "bn1"),
+        (r"deep\.(?:before|last)\.conv", "conv1.{item}"),
+        (r"deep\.before\.norm", "conv1.{item1}"),
+        (r"(?:residual|bottleneck)\.conv", "layer{stage1}.{block}.conv{conv1}"),
+        (r"(?:residual|bottleneck)\.norm", "layer{stage1}.{block}.bn{conv1}"),
+        (r"gate\.squeeze", "layer{stage1}.{block}.se.fc1"),
+        (r"gate\.excite", "layer{stage1}.{block}.se.fc2"),
+        (r"shortcut\.conv", "layer{stage1}.{block}.downsample.0"),
+        (r"shortcut\.norm|pooled\.conv", "layer{stage1}.{block}.downsample.1"),
+        (r"pooled\.norm", "layer{stage1}.{block}.downsample.2"),
+        (r"head\.linear", "fc"),
+    ),
+    "features.conv0.weight": (
+        (r"stem\.(conv|norm)", r"features.\g<1>0"),
+        (r"dense\.(conv|norm)", r"features.denseblock{stage1}.denselayer{block1}.\1{conv1}"),
+        (r"transition\.(conv|norm)", r"features.transition{stage1}.\1"),
+        (r"head\.norm", "features.norm5"),
+        (r"head\.linear", "classifier"),
+    ),
+    "features.1.0.block.0.0.weight": (
+        (r"stem\.conv", "features.0.0"),
+        (r"stem\.norm", "features.0.1"),
+        (r"(?:mbconv|single|fused)\.\w+\.conv", "features.{stage1}.{block}.block.{layer}.0"),
+        (r"(?:mbconv|single|fused)\.\w+\.norm", "features.{stage1}.{block}.block.{layer}.1"),
+        (r"se\.squeeze", "features.{stage1}.{block}.block.{layer}.fc1"),
+        (r"se\.excite", "features.{stage1}.{block}.block.{layer}.fc2"),
+        (r"head\.conv", "features.{stage1}.0"),
+        (r"head\.norm", "features.{stage1}.1"),
+        (r"head\.linear", "classifier.1"),
+    ),
+    "features.1.conv.0.0.weight": (
+        (r"stem\.conv", "features.0.0"),
+        (r"stem\.norm", "features.0.1"),
+        (r"(?:mbconv|single)\.(?:widen|depthwise)\.conv", "features.{unit1}.conv.{layer}.0"),
+        (r"(?:mbconv|single)\.(?:widen|depthwise)\.norm", "features.{unit1}.conv.{layer}.1"),
+        (r"(?:mbconv|single)\.project\.conv", "features.{unit1}.conv.{layer}"),
+        (r"(?:mbconv|single)\.project\.norm", "features.{unit1}.conv.{layer1}"),
+        (r"head\.conv", "features.{unit1}.0"),
+        (r"head\.norm", "features.{unit1}.1"),
+        (r"head\.linear", "classifier.1"),
+    ),
+    "layers.8.0.layers.0.weight": (
+        (r"stem\.conv", "layers.0"),
+        (r"stem\.norm", "layers.1"),
+        (r"single\.depthwise\.conv", "layers.3"),
+        (r"single\.depthwise\.norm", "layers.4"),
+        (r"single\.project\.conv", "layers.6"),
+        (r"single\.project\.norm", "layers.7"),
+        (r"mbconv\.\w+\.conv", "layers.{stack}.{block}.layers.{item}"),
+        (r"mbconv\.\w+\.norm", "layers.{stack}.{block}.layers.{item1}"),
+        (r"head\.conv", "layers.{stack}"),
+        (r"head\.norm", "layers.{stack1}"),
+        (r"head\.linear", "classifier.1"),
+    ),
+    "conv_stem.weight": (
+        (r"stem\.conv", "conv_stem"),
+        (r"stem\.norm", "bn1"),
+        (r"(?:mbconv\.widen|single\.project)\.conv", "blocks.{stage}.{block}.conv_pw"),
+        (r"(?:mbconv|single)\.depthwise\.conv", "blocks.{stage}.{block}.conv_dw"),
+        (r"(?:mbconv|fused)\.project\.conv", "blocks.{stage}.{block}.conv_pwl"),
+        (r"fused\.widen\.conv", "blocks.{stage}.{block}.conv_exp"),
+        (r"fused\.only\.conv", "blocks.{stage}.{block}.conv"),
+        (r"(?:mbconv|single|fused)\.\w+\.norm", "blocks.{stage}.{block}.bn{conv1}"),
+        (r"se\.squeeze", "blocks.{stage}.{block}.se.conv_reduce"),
+        (r"se\.excite", "blocks.{stage}.{block}.se.conv_expand"),
+        (r"head\.conv", "conv_head"),
+        (r"head\.norm", "bn2"),
+        (r"head\.linear", "classifier"),
+    ),
+    "trunk_output.block1.block1-0.f.a.0.weight": (
+        (r"stem\.conv", "stem.0"),
+        (r"stem\.norm", "stem.1"),
+        (r"regnet\.([abc])\.conv", r"trunk_output.block{stage1}.block{stage1}-{block}.f.\1.0"),
+        (r"regnet\.([abc])\.norm", r"trunk_output.block{stage1}.block{stage1}-{block}.f.\1.1"),
+        (r"se\.squeeze", "trunk_output.block{stage1}.block{stage1}-{block}.f.se.fc1"),
+        (r"se\.excite", "trunk_output.block{stage1}.block{stage1}-{block}.f.se.fc2"),
+        (r"shortcut\.conv", "trunk_output.block{stage1}.block{stage1}-{block}.proj.0"),
+        (r"shortcut\.norm", "trunk_output.block{stage1}.block{stage1}-{block}.proj.1"),
+        (r"head\.linear", "fc"),
+    ),
+    "s1.b1.conv1.conv.weight": (
+        (r"stem\.conv", "stem.conv"),
+        (r"stem\.norm", "stem.bn"),
+        (r"regnet\.[abc]\.conv", "s{stage1}.b{block1}.conv{conv1}.conv"),
+        (r"regnet\.[abc]\.norm", "s{stage1}.b{block1}.conv{conv1}.bn"),
+        (r"se\.squeeze", "s{stage1}.b{block1}.se.fc1"),
+        (r"se\.excite", "s{stage1}.b{block1}.se.fc2"),
+        (r"shortcut\.conv", "s{stage1}.b{block1}.downsample.conv"),
+        (r"shortcut\.norm", "s{stage1}.b{block1}.downsample.bn"),
+        (r"head\.linear", "head.fc"),
+    ),
+}
+
+# the convolutions of a block that numbers its layers, by its kind and whether it widens
+_CONVOLUTIONS = {
+    ("regnet", True): ("regnet.a", "regnet.b", "regnet.c"),
+    ("mbconv", True): ("mbconv.widen", "mbconv.depthwise", "mbconv.project"),
+    ("mbconv", False): ("single.depthwise", "single.project"),
+    ("fused_mbconv", True): ("fused.widen", "fused.project"),
+    ("fused_mbconv", False): ("fused.only",),
+}
+
 
 class Place(NamedTuple):
-    """Where a module stands: in the stem, a block's role, a transition or the head.
+    """What a module of ours is, and the numbers that names are made of."""
 
-    `role` is `conv1` and so on, `shortcut`, `se`, or what MBConv's and RegNet's layers do; `part`
-    is conv, norm, squeeze, excite or linear.
-    """
-
-    kind: str
-    stage: int
-    block: int
-    role: str
-    part: str
+    what: str
+    numbers: dict[str, int]
 
 
 def load_reference_weights(architecture: Architecture, state: Mapping[str, Tensor]) -> nn.Module:
     """The network in evaluation mode, with the weights of a state dict of torchvision or timm.
 
     Raises:
-        DocumentError: the names are of no known layout, or a tensor is missing, left over or of
-            another shape.
+        DocumentError: the names are of no known layout, the network has a part that the layout has
+            no name for, or a tensor is missing, left over, there twice or of another shape.
     """
     network = build(architecture)
-    theirs = {_modern(name): tensor for name, tensor in state.items()}
-    name_of = _layout(theirs)
     ours = network.state_dict()
-    wanted = {name: _name(architecture, name, name_of) for name in ours if not _counter(name)}
-    extra = theirs.keys() - set(wanted.values())
-    _refuse("is left over", sorted(name for name in extra if not _counter(name)))
-    _refuse("is missing", [name for name in wanted.values() if name not in theirs])
-    shapes = {n: (tuple(ours[n].shape), tuple(theirs[t].shape)) for n, t in wanted.items()}
-    _refuse(
-        "has another shape",
-        [
-            f"{wanted[n]} {b} for {a}"
-            for n, (a, b) in shapes.items()
-            if _squeezed(a) != _squeezed(b)
-        ],
-    )
-    loaded = {name: theirs[found].reshape(ours[name].shape) for name, found in wanted.items()}
-    network.load_state_dict(ours | loaded)
+    _refuse("is there twice", _repeated(_modern(name) for name in state))
+    theirs = {_modern(name): tensor for name, tensor in state.items()}
+    names = _names(architecture, ours, _rules(theirs))
+    _compare(ours, theirs, names)
+    found = {name: theirs[name_there] for name, name_there in names.items() if name_there in theirs}
+    network.load_state_dict(ours | {n: found[n].reshape(ours[n].shape) for n in found})
     return network.eval()
 
 
 def _modern(name: str) -> str:
     """DenseNets were once saved with a dot: `denselayer1.norm.1.weight`."""
-    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", name)
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
-def _counter(name: str) -> bool:
-    """Counters of batches have no effect on outputs, and old files lack them."""
-    return name.endswith("num_batches_tracked")
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A 1 x 1 convolution's weights are those of a linear layer."""
-    return shape[:2] if shape[2:] == (1, 1) else shape
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _refuse(what: str, names: list[str]) -> None:
@@ -96,168 +189,113 @@ def _refuse(what: str, names: list[str]) -> None:
         raise DocumentError(
             "these weights do not belong to this network",
             where=names[0],
-            why=f"it {what}, as {len(names)} in all",
+            why=f"it {what} ({len(names)} in all)",
             fix="nasfuse cost NAME --by-layer   lists the network's layers",
         )
 
 
-def _name(
-    architecture: Architecture, name: str, name_of: Callable[[Architecture, Place], str]
-) -> str:
-    """What the other library calls one of our tensors."""
-    module, leaf = name.rsplit(".", 1)
-    return f"{name_of(architecture, _place(architecture, module))}.{leaf}"
+def _rules(theirs: Mapping[str, Tensor]) -> Rules:
+    for marker, rules in _LAYOUTS.items():
+        if marker in theirs:
+            return rules
+    raise DocumentError(
+        "the names of these weights are not known",
+        where=next(iter(theirs), "an empty state dict"),
+        why=f"they are neither torchvision's nor timm's for ResNet, DenseNet, EfficientNet, "
+        f"MobileNetV2, MnasNet or RegNet ({len(theirs)} in all)",
+        fix="pass the state dict itself: not a checkpoint around it, nor names with a prefix",
+    )
+
+
+def _names(architecture: Architecture, ours: Iterable[str], rules: Rules) -> dict[str, str]:
+    """What the other library calls each of our tensors."""
+    split = {name: name.rpartition(".") for name in ours}
+    modules = {module for module, _, _ in split.values()}
+    theirs = {module: _renamed(_place(architecture, module), rules) for module in modules}
+    unknown = [name for name, (module, _, _) in split.items() if theirs[module] is None]
+    _refuse("is the network's, and this layout has no name for it", unknown)
+    names = {name: f"{theirs[module]}.{leaf}" for name, (module, _, leaf) in split.items()}
+    _refuse("would be used twice", _repeated(names.values()))
+    return names
+
+
+def _renamed(place: Place, rules: Rules) -> str | None:
+    """By the one rule that fits, None where none does."""
+    numbers = place.numbers | {f"{name}1": number + 1 for name, number in place.numbers.items()}
+    fits = [(re.fullmatch(pattern, place.what), template) for pattern, template in rules]
+    found = [fit.expand(template).format_map(numbers) for fit, template in fits if fit]
+    return found[0] if len(found) == 1 else None
+
+
+def _compare(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], names: Mapping[str, str]
+) -> None:
+    _refuse("is left over", sorted(theirs.keys() - set(names.values())))
+    missing = [found for found in names.values() if found not in theirs]
+    _refuse("is missing", [name for name in missing if not name.endswith("num_batches_tracked")])
+    pairs = {found: (ours[name], theirs[found]) for name, found in names.items() if found in theirs}
+    odd = [found for found, (a, b) in pairs.items() if _squeezed(a) != _squeezed(b)]
+    if odd:
+        here, there = (list(tensor.shape) for tensor in pairs[odd[0]])
+        _refuse(f"has the shape {there} where the network has {here}", odd)
+
+
+def _squeezed(tensor: Tensor) -> tuple[int, ...]:
+    """A 1 x 1 convolution's weights are those of a linear layer."""
+    shape = tuple(tensor.shape)
+    return shape[:2] if shape[2:] == (1, 1) else shape
 
 
 def _place(architecture: Architecture, module: str) -> Place:
-    first, *rest = module.split(".")
-    if first != "stages":
-        index = int(rest.pop(0)) if rest[0].isdigit() else 0
-        return Place(first, 0, index, rest[0], rest[-1])
-    number, block, *inner = rest
-    if inner[0] == "transform":
-        inner = inner[1:]
-    stage, part = architecture.stages[int(number)], inner[-1]
-    if inner[0] == "layers":
-        role = _roles(stage)[int(inner[1])]
-    else:
-        role = "se" if inner[0] == "fusion" else inner[0]
-    kind = "transition" if int(block) >= stage.depth else "block"
-    return Place(kind, int(number), int(block), role, part)
+    """A module that is in none of the layouts is its own place, which no rule fits."""
+    depths = [stage.depth for stage in architecture.stages]
+    if found := re.fullmatch(r"stem\.(?:(\d+)\.)?(?:conv\.)?(conv|norm)", module):
+        return _in_stem(architecture, int(found[1] or 0), found[2])
+    if found := re.fullmatch(r"head\.(?:conv\.)?(conv|norm|linear)", module):
+        return Place(f"head.{found[1]}", _numbers(depths, len(depths)))
+    if found := re.fullmatch(r"stages\.(\d+)\.(\d+)\.(.+)", module):
+        return _in_stage(architecture, _numbers(depths, int(found[1]), int(found[2])), found[3])
+    return Place(module, {})
 
 
-def _roles(stage: Stage) -> dict[int, str]:
-    """What the layers of an inverted bottleneck or a RegNet block do, by their index in it."""
+def _numbers(depths: list[int], stage: int, block: int = 0) -> dict[str, int]:
+    unit = sum(depths[:stage]) + block
+    return {"stage": stage, "block": block, "unit": unit, "stack": stage + 7}
+
+
+def _in_stem(architecture: Architecture, index: int, part: str) -> Place:
+    before = architecture.stem.before
+    if before is None:
+        return Place(f"stem.{part}", {})
+    role = "last" if index == len(before) else "before"
+    return Place(f"deep.{role}.{part}", {"item": 3 * index})
+
+
+def _in_stage(architecture: Architecture, numbers: dict[str, int], inner: str) -> Place:
+    stage = architecture.stages[numbers["stage"]]
+    if found := re.fullmatch(r"transform\.(?:0\.)?conv([123])\.(conv|norm)", inner):
+        return Place(f"{stage.block.kind}.{found[2]}", numbers | {"conv": int(found[1]) - 1})
+    if found := re.fullmatch(r"(?:transform\.)?layers\.(\d+)\.(\w+)", inner):
+        return _in_layers(stage, numbers, int(found[1]), found[2])
+    if found := re.fullmatch(r"(?:fusion|transform\.1)\.attention\.(squeeze|excite)", inner):
+        return Place(f"gate.{found[1]}", numbers)
+    if found := re.fullmatch(r"shortcut\.(?:1\.)?(conv|norm)", inner):
+        # where any shortcut is pooled, all of them have the pool's place
+        pooled = any(stage.shortcut == "pooled" for stage in architecture.stages)
+        return Place(f"{'pooled' if pooled else 'shortcut'}.{found[1]}", numbers)
+    if found := re.fullmatch(r"conv\.(conv|norm)", inner):
+        return Place(f"transition.{found[1]}", numbers)
+    return Place(inner, numbers)
+
+
+def _in_layers(stage: Stage, numbers: dict[str, int], index: int, part: str) -> Place:
+    """In a block that numbers its layers, each convolution but the last followed by activation."""
     block = stage.block
     assert isinstance(block, MBConv | RegNet)
-    wide = isinstance(block, RegNet) or block.expand > 1
-    steps = [*(["widen", "act"] if wide else []), "middle", "act"]
-    steps += [*(["se"] if block.se else []), "project"]
-    return dict(enumerate(steps))
-
-
-def _position(stage: Stage, role: str) -> int:
-    """The index of a role when activations are not counted."""
-    return [name for name in _roles(stage).values() if name != "act"].index(role)
-
-
-def _resnet(architecture: Architecture, place: Place) -> str:
-    number = {"conv": 0, "norm": 1}.get(place.part, 0)
-    if place.kind == "head":
-        return "fc"
-    if place.kind == "stem":
-        before = architecture.stem.before
-        if before is None:
-            return ("conv1", "bn1")[number]
-        last = place.block == len(before) and place.part == "norm"
-        return "bn1" if last else f"conv1.{3 * place.block + number}"
-    prefix = f"layer{place.stage + 1}.{place.block}"
-    if place.role == "se":
-        return f"{prefix}.se.{'fc1' if place.part == 'squeeze' else 'fc2'}"
-    if place.role == "shortcut":  # after a pool, or its place, where any shortcut is pooled
-        pooled = any(stage.shortcut == "pooled" for stage in architecture.stages)
-        return f"{prefix}.downsample.{number + pooled}"
-    return f"{prefix}.{('conv', 'bn')[number]}{place.role[-1]}"
-
-
-def _densenet(architecture: Architecture, place: Place) -> str:
-    del architecture
-    if place.kind == "head":
-        return "classifier" if place.part == "linear" else "features.norm5"
-    if place.kind == "stem":
-        return f"features.{place.part}0"
-    if place.kind == "transition":
-        return f"features.transition{place.stage + 1}.{place.part}"
-    layer = f"features.denseblock{place.stage + 1}.denselayer{place.block + 1}"
-    return f"{layer}.{place.part}{place.role[-1]}"
-
-
-def _efficientnet(architecture: Architecture, place: Place) -> str:
-    if place.part == "linear":
-        return "classifier.1"
-    inner = {"conv": "0", "norm": "1", "squeeze": "fc1", "excite": "fc2"}[place.part]
-    if place.kind == "stem":
-        return f"features.0.{inner}"
-    if place.kind == "head":
-        return f"features.{len(architecture.stages) + 1}.{inner}"
-    position = _position(architecture.stages[place.stage], place.role)
-    return f"features.{place.stage + 1}.{place.block}.block.{position}.{inner}"
-
-
-def _mobilenet_v2(architecture: Architecture, place: Place) -> str:
-    depths = [stage.depth for stage in architecture.stages]
-    number = 0 if place.part == "conv" else 1
-    if place.part == "linear":
-        return "classifier.1"
-    if place.kind != "block":
-        return f"features.{0 if place.kind == 'stem' else sum(depths) + 1}.{number}"
-    index = 1 + sum(depths[: place.stage]) + place.block
-    position = _position(architecture.stages[place.stage], place.role)
-    inner = position + number if place.role == "project" else f"{position}.{number}"
-    return f"features.{index}.conv.{inner}"
-
-
-def _timm_mobile(architecture: Architecture, place: Place) -> str:
-    if place.part == "linear":
-        return "classifier"
-    if place.kind != "block":
-        ends = {"stem": ("conv_stem", "bn1"), "head": ("conv_head", "bn2")}[place.kind]
-        return ends[1 if place.part == "norm" else 0]
-    prefix = f"blocks.{place.stage}.{place.block}"
-    if place.role == "se":
-        return f"{prefix}.se.{'conv_reduce' if place.part == 'squeeze' else 'conv_expand'}"
-    roles = _roles(architecture.stages[place.stage]).values()
-    order = [role for role in roles if role not in ("act", "se")]
-    if place.part == "norm":
-        return f"{prefix}.bn{order.index(place.role) + 1}"
-    pointwise = "conv_pwl" if "widen" in order else "conv_pw"
-    names = {"widen": "conv_pw", "middle": "conv_dw", "project": pointwise}
-    return f"{prefix}.{names[place.role]}"
-
-
-def _regnet(architecture: Architecture, place: Place) -> str:
-    del architecture
-    number = 0 if place.part == "conv" else 1
-    if place.kind != "block":
-        return "fc" if place.kind == "head" else f"stem.{number}"
-    prefix = f"trunk_output.block{place.stage + 1}.block{place.stage + 1}-{place.block}"
-    if place.role == "shortcut":
-        return f"{prefix}.proj.{number}"
-    if place.role == "se":
-        return f"{prefix}.f.se.{'fc1' if place.part == 'squeeze' else 'fc2'}"
-    return f"{prefix}.f.{ {'widen': 'a', 'middle': 'b', 'project': 'c'}[place.role] }.{number}"
-
-
-def _timm_regnet(architecture: Architecture, place: Place) -> str:
-    del architecture
-    inner = "conv" if place.part == "conv" else "bn"
-    if place.kind != "block":
-        return "head.fc" if place.kind == "head" else f"stem.{inner}"
-    prefix = f"s{place.stage + 1}.b{place.block + 1}"
-    if place.role == "se":
-        return f"{prefix}.se.{'fc1' if place.part == 'squeeze' else 'fc2'}"
-    names = {"widen": "conv1", "middle": "conv2", "project": "conv3", "shortcut": "downsample"}
-    return f"{prefix}.{names[place.role]}.{inner}"
-
-
-_LAYOUTS: dict[str, Callable[[Architecture, Place], str]] = {
-    "layer1.0.conv1.weight": _resnet,
-    "features.conv0.weight": _densenet,
-    "features.1.0.block.0.0.weight": _efficientnet,
-    "features.1.conv.0.0.weight": _mobilenet_v2,
-    "conv_stem.weight": _timm_mobile,
-    "trunk_output.block1.block1-0.f.a.0.weight": _regnet,
-    "s1.b1.conv1.conv.weight": _timm_regnet,
-}
-
-
-def _layout(state: Mapping[str, Tensor]) -> Callable[[Architecture, Place], str]:
-    for marker, name_of in _LAYOUTS.items():
-        if marker in state:
-            return name_of
-    raise DocumentError(
-        "the names of these weights are not known",
-        where=next(iter(state), "an empty state dict"),
-        why="they are neither torchvision's nor timm's for ResNet, DenseNet, EfficientNet, "
-        "MobileNetV2 or RegNet",
-    )
+    *first, last = _CONVOLUTIONS[block.kind, getattr(block, "expand", 2) > 1]
+    steps = [step for name in first for step in (name, "")]
+    steps += ["se", last] if block.se else [last]
+    before = [step for step in steps[:index] if step]
+    conv = len(before) - before.count("se")
+    what = f"{steps[index]}.{part}" if index < len(steps) else part
+    return Place(what, numbers | {"layer": len(before), "conv": conv, "item": 3 * conv})
