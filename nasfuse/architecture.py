@@ -54,6 +54,12 @@ class Architecture(Gene):
     def _stages_fit(self) -> Architecture:
         for number, (stage, channels) in enumerate(self.entries()):
             width, idle = stage.width or 0, stage.idle_fusion(channels)
+            groups = getattr(stage.block, "groups", None) or 1
+            if stage.cross and stage.stride != 1 and channels % groups:
+                raise ValueError(
+                    f"stages.{number}: 'groups: {groups}' does not divide the {channels} channels "
+                    "of the cross stage's strided convolution"
+                )
             if stage.shortcut == "padded" and stage.entry(channels)[0] > width:
                 raise ValueError(f"stages.{number}: 'shortcut: padded' cannot lose channels")
             if idle is not None and stage.fusion[0] != idle:

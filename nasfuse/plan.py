@@ -145,14 +145,14 @@ def _stem(architecture: Architecture, shape: Shape, activation: Activation) -> I
     gene = architecture.stem
     widths = (*(gene.before or ()), gene.width)
     single = len(widths) == 1 and gene.pool is None
-    module, price = (BareStem, conv_cost) if gene.bare else (Stem, conv_norm_cost)
+    module, formula = (BareStem, conv_cost) if gene.bare else (Stem, conv_norm_cost)
     active: dict[str, Any] = {} if gene.bare else {"activation": activation}
     if gene.padding:
         active["same"] = True
     for index, width in enumerate(widths):
         stride = gene.stride if index == 0 else 1
         conv = part(module, shape.channels, width, kernel=gene.kernel, stride=stride, **active)
-        cost = price(shape, width, kernel=gene.kernel, stride=stride)
+        cost = formula(shape, width, kernel=gene.kernel, stride=stride)
         shape = shape.strided(width, stride)
         yield Layer("stem" if single else f"stem.{index}", conv, shape, cost)
     if gene.pool:

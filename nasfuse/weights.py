@@ -1,10 +1,9 @@
 """Weights of published networks: state dicts with torchvision's or timm's names.
 
-Two steps lead from our names to another library's. A tensor's place says what its module is: its
-block and role there (`mbconv.widen.conv`, `stem.norm`) and where it stands (which stage, block,
-layer). A layout's rules, patterns of places with templates of names, say what the library calls
-it. Exactly one rule has to fit each of our modules, and the names have to be those of the state
-dict: none twice, none missing, none left over. A 1 x 1 convolution may be a linear layer there.
+A module's place says what it is (`mbconv.widen.conv`, `stem.norm`) and where (stage, block, layer).
+A layout's rules, patterns of places with templates of names, say what the other library calls it.
+Exactly one rule has to fit each of our modules, and the names have to be those of the state dict:
+none twice, missing or left over. A 1 x 1 convolution may be a linear layer there.
 
 | layout | recognised by |
 |---|---|
@@ -242,8 +241,7 @@ def _compare(
 
 def _squeezed(tensor: Tensor) -> tuple[int, ...]:
     """A 1 x 1 convolution's weights are those of a linear layer."""
-    shape = tuple(tensor.shape)
-    return shape[:2] if shape[2:] == (1, 1) else shape
+    return tuple(tensor.shape[:2] if tensor.shape[2:] == (1, 1) else tensor.shape)
 
 
 def _place(architecture: Architecture, module: str) -> Place:
@@ -259,8 +257,8 @@ def _place(architecture: Architecture, module: str) -> Place:
 
 
 def _numbers(depths: list[int], stage: int, block: int = 0) -> dict[str, int]:
-    unit = sum(depths[:stage]) + block
-    return {"stage": stage, "block": block, "unit": unit, "stack": stage + 7}
+    before = sum(depths[:stage])
+    return {"stage": stage, "block": block, "unit": before + block, "stack": stage + 7}
 
 
 def _in_stem(architecture: Architecture, index: int, part: str) -> Place:

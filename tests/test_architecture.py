@@ -70,6 +70,18 @@ WRONG: dict[str, tuple[list[str | int], object, str]] = {
         {"kind": "fpn", "levels": 2, "width": 8, "fusion": "concat"},
         "neck",
     ),
+    "groups of a cross stage": (
+        ["stages", 1],
+        {
+            "depth": 1,
+            "stride": 2,
+            "block": {"kind": "bottleneck", "kernel": 3, "inner": 1.0, "groups": 16},
+            "fusion": "add",
+            "width": 16,
+            "cross": {"expand": 32, "output": 16},
+        },
+        "the document",
+    ),
     "head for one map": (["neck"], {"kind": "late", "levels": 2}, "the document"),
 }
 
