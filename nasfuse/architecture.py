@@ -54,11 +54,10 @@ class Architecture(Gene):
     def _stages_fit(self) -> Architecture:
         for number, (stage, channels) in enumerate(self.entries()):
             width, idle = stage.width or 0, stage.idle_fusion(channels)
-            groups = getattr(stage.block, "groups", None) or 1
-            if stage.cross and stage.stride != 1 and channels % groups:
+            if stage.strided_groups_fail(channels):
                 raise ValueError(
-                    f"stages.{number}: 'groups: {groups}' does not divide the {channels} channels "
-                    "of the cross stage's strided convolution"
+                    f"stages.{number}: the block's groups do not divide the channels of the cross "
+                    "stage's strided convolution"
                 )
             if stage.shortcut == "padded" and stage.entry(channels)[0] > width:
                 raise ValueError(f"stages.{number}: 'shortcut: padded' cannot lose channels")

@@ -174,6 +174,14 @@ class Stage(Gene):
         """Channels and stride that the first block meets, behind a cross stage's split."""
         return (self.cross.expand // 2, 1) if self.cross else (channels, self.stride)
 
+    def strided_groups_fail(self, channels: int) -> bool:
+        """Whether a cross stage's strided convolution cannot have the groups of its blocks."""
+        if self.cross is None or self.stride == 1:
+            return False
+        groups = getattr(self.block, "groups", None) or 1
+        outputs = self.cross.output if self.cross.grows else channels
+        return channels % groups != 0 or outputs % groups != 0
+
     def join(self, index: int, channels: int) -> Join:
         """What meets at the skip of block `index`, to which `channels` come."""
         width, growth = self.width or 0, self.growth or 0
