@@ -137,8 +137,13 @@ def _end(
 
 def settings(gene: Gene, *without: str) -> dict[str, Any]:
     """What a gene says to its operator: its values but its kind and what is absent."""
+    return dict(_settings(gene, without))
+
+
+@lru_cache(maxsize=1 << 12)
+def _settings(gene: Gene, without: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
     left_out = {"kind", *without}
-    return {name: value for name, value in gene if value is not None and name not in left_out}
+    return tuple((name, v) for name, v in gene if v is not None and name not in left_out)
 
 
 def _stem(architecture: Architecture, shape: Shape, activation: Activation) -> Iterator[Layer]:

@@ -174,12 +174,20 @@ def fit_to_budget(architecture: Architecture, scaling: Scaling, macs: int) -> Ar
     def widened(factor: float) -> Architecture:
         return scale(fitted, width=factor, rounding=round_finely)
 
-    # the coefficient counts doublings, and cost grows with the square of the width
-    doublings = math.log2(macs / cost(scaled(0)).larger) if macs > 0 else _PHI[0]
-    fitted = _largest(scaled, _Search(doublings, _PHI, step=0.25, tolerance=0.02), macs)
+    search = _Search(_doublings(scaled, macs), _PHI, step=0.06, tolerance=0.03)
+    fitted = _largest(scaled, search, macs)
+    # cost grows with the square of the width
     room = math.sqrt(macs / cost(fitted).larger)
     fitted = _largest(widened, _Search(room, (1.0, 1.6), step=0.03, tolerance=0.004), macs)
     return _topped_up(fitted, macs).settled()
+
+
+def _doublings(scaled: Callable[[float], Architecture], macs: int) -> float:
+    """About the coefficient at which a network costs `macs`, for it counts doublings."""
+    guess = 0.0 if macs > 0 else _PHI[0]
+    for _ in range(2 if macs > 0 else 0):
+        guess = max(_PHI[0], guess + math.log2(macs / cost(scaled(guess)).larger))
+    return guess
 
 
 class _Search(NamedTuple):
