@@ -6,28 +6,37 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nasfuse.architecture import read_document
 from nasfuse.errors import DocumentError
 
-FEWEST, LONGER = 1000, 4
+FEWEST, LONGER = 1000, 10
 
 Positive = Annotated[float, Field(gt=0)]
 
 
 class Rung(BaseModel):
-    """One fidelity: `epochs` passes over a share of the training images, with its own schedule."""
+    """One fidelity: a run of `epochs` passes over a share of the training images.
+
+    Each run has its own complete schedule. It is judged when `stop` of it is done; a rung that
+    differs from the one before it in nothing but a later `stop` goes on with the same run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: Annotated[float, Field(gt=0, le=1)]
     epochs: Annotated[int, Field(ge=1)]
+    stop: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @property
     def passes(self) -> float:
-        """How often the whole training set is seen, which is what a rung costs."""
-        return self.share * self.epochs
+        """How often the whole training set has been seen when the rung is judged."""
+        return self.share * self.epochs * self.stop
+
+    def continues(self, other: Rung) -> bool:
+        """Whether this rung goes on with the run of the other."""
+        return (self.share, self.epochs) == (other.share, other.epochs) and self.stop > other.stop
 
 
 class Recipe(BaseModel):
@@ -36,7 +45,8 @@ class Recipe(BaseModel):
     Rates are for Muon on the filters of convolutions and for SGD with Nesterov momentum on the
     rest; both follow one cycle: a linear rise over `warmup` of the steps, then a linear fall to 0.
     Images are shifted at random in runs of at least `augment_from_epochs` epochs; shorter ones
-    see too few images for that to help.
+    see too few images for that to help. A run that is judged before its end is judged by an average
+    of its weights, of which about the last 1 / (1 + `averaging`) counts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,31 +59,55 @@ class Recipe(BaseModel):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     augment_from_epochs: Annotated[int, Field(ge=1)] = 4
+    averaging: Annotated[float, Field(ge=0)] = 4.0
     rungs: Annotated[tuple[Rung, ...], Field(min_length=2)] = (
         Rung(share=0.1, epochs=1),
+        Rung(share=1.0, epochs=1, stop=0.25),
         Rung(share=1.0, epochs=1),
     )
+
+    @model_validator(mode="after")
+    def _paused_runs_go_on(self) -> Recipe:
+        for number, rung in enumerate(self.rungs):
+            if rung.stop < 1 and not any(r.continues(rung) for r in self.rungs[number + 1 :][:1]):
+                raise ValueError(f"rung {number} stops at {rung.stop} and the next does not go on")
+        return self
+
+    @property
+    def top(self) -> int:
+        """The number of the last rung, which is a full training."""
+        return len(self.rungs) - 1
+
+    def run(self, rung: int) -> int:
+        """The rung on which the run of this rung began."""
+        while rung > 0 and self.rungs[rung].continues(self.rungs[rung - 1]):
+            rung -= 1
+        return rung
+
+    def work(self, rung: int) -> float:
+        """Passes over the training set that a network adds on this rung."""
+        before = self.rungs[rung - 1].passes if self.run(rung) < rung else 0.0
+        return self.rungs[rung].passes - before
 
     def for_images(self, count: int) -> Recipe:
         """The same recipe for a training set of this size.
 
         Every rung sees FEWEST images where there are so many, for a training on fewer ranks
-        networks by chance; and each is at least LONGER times as long as the one before it, for
-        otherwise it would find nothing new.
+        networks by chance; and a full training is at least LONGER times as long as the first rung,
+        for otherwise it would find nothing new.
         """
         least = round(min(1.0, FEWEST / count), 4)
-        rungs: list[Rung] = []
-        for rung in self.rungs:
-            share = max(rung.share, least)
-            passes = LONGER * rungs[-1].passes if rungs else 0
-            epochs = max(rung.epochs, math.ceil(passes / share))
-            rungs.append(Rung(share=share, epochs=epochs))
-        return self.model_copy(update={"rungs": tuple(rungs)})
+        first = self.rungs[0].model_copy(update={"share": max(self.rungs[0].share, least)})
+        last = self.rungs[-1]
+        epochs = max(last.epochs, math.ceil(LONGER * first.passes / last.share))
+        recipe = self.with_epochs(epochs)
+        return recipe.model_copy(update={"rungs": (first, *recipe.rungs[1:])})
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same recipe with this many epochs on its last rung."""
-        last = self.rungs[-1].model_copy(update={"epochs": epochs})
-        return self.model_copy(update={"rungs": (*self.rungs[:-1], last)})
+        """The same recipe with this many epochs of a full training."""
+        start = self.run(self.top)
+        last = [rung.model_copy(update={"epochs": epochs}) for rung in self.rungs[start:]]
+        return self.model_copy(update={"rungs": (*self.rungs[:start], *last)})
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,12 +17,26 @@ from nasfuse.pareto import Point, front
 SAMPLERS = ("tpe", "random", "nsga2")
 
 
+class Step(NamedTuple):
+    """One evaluation of a study: a network on a rung, for the first time or again."""
+
+    key: str
+    rung: int
+    repeat: int = 0
+
+    @property
+    def stem(self) -> str:
+        """What its files in the trial's folder are called."""
+        return f"rung{self.rung}" + (f"-{self.repeat}" if self.repeat else "")
+
+
 class Result(BaseModel):
     """What came of training one architecture on one rung.
 
     `accuracy` is on validation images, between 0 and 1; it and `loss` are absent where the
-    evaluation failed, and then `cause` says why. `origin` is how the candidate was proposed: the
-    name of a reference of the space, or the sampler's.
+    evaluation failed, and then `cause` says why. `train_loss` is the mean over all training steps.
+    `origin` is how the candidate was proposed: the name of a reference of the space, or the
+    sampler's. `repeat` counts further full trainings of a finalist, each with a seed of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +44,7 @@ class Result(BaseModel):
     key: str
     number: int
     rung: int
+    repeat: int = 0
     origin: str
     status: Literal["complete", "failed"]
     architecture: Architecture
@@ -38,12 +53,18 @@ class Result(BaseModel):
     thop: int
     accuracy: float | None = None
     loss: float | None = None
+    train_loss: float | None = None
     cause: str | None = None
     seconds: float
     seed: int
     data: str
     versions: dict[str, str]
     finished: str
+
+    @property
+    def step(self) -> Step:
+        """Which evaluation this is; there is one result of each."""
+        return Step(self.key, self.rung, self.repeat)
 
     @property
     def is_reference(self) -> bool:
@@ -58,8 +79,8 @@ class Result(BaseModel):
 
 
 def complete(results: Iterable[Result], rung: int) -> list[Result]:
-    """The evaluations that ended well on one rung."""
-    return [r for r in results if r.status == "complete" and r.rung == rung]
+    """The evaluations that ended well on one rung, finalists' repeats aside."""
+    return [r for r in results if r.status == "complete" and (r.rung, r.repeat) == (rung, 0)]
 
 
 def result_front(results: Sequence[Result]) -> list[Result]:

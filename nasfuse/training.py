@@ -11,7 +11,8 @@ import ctypes
 import math
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,11 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 class Training:
-    """One network on its way through a rung; `epoch` after `epoch`, resumable between two."""
+    """One network on its way through a run, step by step; resumable between any two.
+
+    `done` of `steps` are behind it; `loss` is the mean training loss of those. With `average`, the
+    mean of the weights over the last steps is kept beside them.
+    """
 
     def __init__(
         self, network: nn.Module, images: Images, recipe: Recipe, *, epochs: int, seed: int
@@ -87,9 +92,12 @@ class Training:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu" and has_bf16("cpu"):
             depthwise_in_float32(self.network)
-        self.images, self.recipe, self.epochs = images, recipe, epochs
-        self.done = 0
-        self.shuffle = torch.Generator().manual_seed(seed)
+        self.images, self.recipe, self.epochs, self.seed = images, recipe, epochs, seed
+        self.done, self.loss = 0, 0.0
+        self.per_epoch = images.batch_count(recipe.batch)
+        self.steps = self.per_epoch * epochs
+        self.parameters = list(self.network.parameters())
+        self.average: list[Tensor] | None = None
         self.filters, rest = _filters_and_rest(self.network)
         self.views = [nn.Parameter(_as_matrix(p.detach())) for p in self.filters]
         decay = recipe.weight_decay
@@ -102,28 +110,47 @@ class Training:
             self.optimizers.append(
                 Muon(self.views, recipe.filter_rate, muon_decay, recipe.momentum)
             )
-        per_epoch = math.ceil(len(images) / recipe.batch)
-        cycle = _OneCycle(per_epoch * epochs, recipe.warmup)
+        cycle = _OneCycle(self.steps, recipe.warmup)
         self.schedules = [LambdaLR(optimizer, cycle) for optimizer in self.optimizers]
 
-    def epoch(self) -> float:
-        """One pass over the images; returns the mean training loss.
+    def keep_average(self) -> None:
+        """Average the weights from here on, where that has not begun."""
+        if self.average is None:
+            self.average = [parameter.detach().clone() for parameter in self.parameters]
+
+    def advance(self, until: int) -> float:
+        """Train up to a step, at most to the end of the epoch; returns the mean loss of that.
 
         Raises:
             NonFiniteError: the loss left the finite numbers.
         """
         self.network.train()
-        order = torch.randperm(len(self.images), generator=self.shuffle)
+        epoch, start = divmod(self.done, self.per_epoch)
+        stop = min(self.per_epoch, start + until - self.done)
+        size = self.recipe.batch
+        order = self._order(epoch)[start * size : stop * size]
         augment = self.epochs >= self.recipe.augment_from_epochs
         losses = [
-            self._step(x, y)
-            for x, y in self.images.batches(self.recipe.batch, order=order, augment=augment)
+            self._step(x, y) for x, y in self.images.batches(size, order=order, augment=augment)
         ]
-        self.done += 1
-        mean = float(torch.stack(losses).mean())  # the only wait for the device in an epoch
+        mean = float(torch.stack(losses).mean())  # the only wait for the device
         if not math.isfinite(mean):
-            raise NonFiniteError(f"training loss is {mean} in epoch {self.done} of {self.epochs}")
+            raise NonFiniteError(f"training loss is {mean} in epoch {epoch + 1} of {self.epochs}")
+        self.loss += (mean - self.loss) * len(losses) / self.done
         return mean
+
+    def epoch(self) -> float:
+        """Train to the end of the epoch; returns the mean training loss.
+
+        Raises:
+            NonFiniteError: the loss left the finite numbers.
+        """
+        return self.advance(self.steps)
+
+    def _order(self, epoch: int) -> Tensor:
+        """The shuffled images of an epoch, the same for whoever resumes in its middle."""
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        return torch.randperm(len(self.images), generator=generator)
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
         with autocast(self.device):
@@ -138,29 +165,57 @@ class Training:
         for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
             optimizer.step()
             schedule.step()
+        self.done += 1
+        if self.average is not None:
+            self._accumulate(self.average)
         return loss.detach()
 
+    @torch.no_grad()
+    def _accumulate(self, average: list[Tensor]) -> None:
+        """Polynomial-decay averaging (Shamir & Zhang 2013, arXiv:1212.1824).
+
+        What counts is a share of the steps done, so it needs no setting for the run's length.
+        """
+        weight = (self.recipe.averaging + 1) / (self.recipe.averaging + self.done)
+        torch._foreach_lerp_(average, self.parameters, min(1.0, weight))
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The network with averaged weights, to be judged; afterwards it is as it was."""
+        assert self.average is not None, "keep_average was not called"
+        before = {name: value.clone() for name, value in self.network.state_dict().items()}
+        with torch.no_grad():
+            torch._foreach_copy_(self.parameters, self.average)
+        try:
+            yield self.network
+        finally:
+            self.network.load_state_dict(before)
+
     def state(self) -> dict[str, Any]:
-        """All that another process needs to go on after this epoch, as tensors and plain values."""
+        """All that another process needs to go on from here, as tensors and plain values."""
         return {
             "done": self.done,
+            "loss": self.loss,
             "network": self.network.state_dict(),
+            "average": self.average,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedules": [{"last_epoch": s.last_epoch} for s in self.schedules],
-            "shuffle": self.shuffle.get_state(),
             "random": torch.get_rng_state(),
             "device": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned, bit for bit on the same machine."""
-        self.done = state["done"]
+        self.done, self.loss = state["done"], state["loss"]
         self.network.load_state_dict(state["network"])
+        if state["average"] is not None:
+            self.keep_average()
+            assert self.average is not None
+            torch._foreach_copy_(self.average, [v.to(self.device) for v in state["average"]])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.last_epoch = saved["last_epoch"]
-        self.shuffle.set_state(state["shuffle"])
         torch.set_rng_state(state["random"])
         if state["device"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["device"])

@@ -5,19 +5,33 @@ from pathlib import Path
 import pytest
 
 from nasfuse.errors import DocumentError
-from nasfuse.recipe import FEWEST, Recipe, read_recipe
+from nasfuse.recipe import FEWEST, Recipe, Rung, read_recipe
 
 
 def test_few_images_are_all_used() -> None:
     small = Recipe().for_images(FEWEST // 2).rungs
-    assert [(rung.share, rung.epochs) for rung in small] == [(1.0, 1), (1.0, 4)]
+    assert [rung.passes for rung in small] == [1, 2.5, 10]
     larger = Recipe().for_images(2 * FEWEST).rungs
-    assert [(rung.share, rung.epochs) for rung in larger] == [(0.5, 1), (1.0, 2)]
+    assert [rung.passes for rung in larger] == [0.5, 1.25, 5]
     assert Recipe().for_images(1_000_000) == Recipe()
 
 
 def test_epochs_are_those_of_the_last_rung() -> None:
-    assert [rung.epochs for rung in Recipe().with_epochs(7).rungs] == [1, 7]
+    assert [rung.epochs for rung in Recipe().with_epochs(7).rungs] == [1, 7, 7]
+    apart = Recipe(rungs=(Rung(share=0.5, epochs=1), Rung(share=1, epochs=1)))
+    assert [rung.epochs for rung in apart.with_epochs(7).rungs] == [1, 7]
+
+
+def test_a_paused_run_goes_on_on_the_next_rung() -> None:
+    recipe = Recipe().with_epochs(4)
+    assert [recipe.run(rung) for rung in range(3)] == [0, 1, 1]
+    assert [recipe.work(rung) for rung in range(3)] == [0.1, 1, 3]
+    for rungs in (
+        (Rung(share=1, epochs=1, stop=0.5), Rung(share=1, epochs=2)),
+        (Rung(share=1, epochs=1), Rung(share=1, epochs=2, stop=0.5)),
+    ):
+        with pytest.raises(ValueError, match="the next does not go on"):
+            Recipe(rungs=rungs)
 
 
 def test_a_file_overrides_the_defaults(tmp_path: Path) -> None:

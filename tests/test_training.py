@@ -67,7 +67,51 @@ def test_a_restored_run_ends_as_an_unbroken_one(
     resumed.restore(state)
     assert all(torch.equal(weights[k], v) for k, v in resumed.network.state_dict().items())
     assert [resumed.epoch(), resumed.epoch()] == expected
-    assert resumed.done == resumed.epochs
+    assert resumed.done == resumed.steps
+    assert resumed.loss == unbroken.loss
+
+
+@pytest.mark.parametrize("pause", [3, 6, 8])
+def test_a_run_may_stop_in_the_middle_of_an_epoch(
+    dataset: Dataset, architecture: Architecture, pause: int
+) -> None:
+    whole, paused = (training(dataset, architecture, epochs=2) for _ in range(2))
+    for run in (whole, paused):
+        run.keep_average()
+    while whole.done < whole.steps:
+        whole.epoch()
+    while paused.done < pause:
+        paused.advance(pause)
+    resumed = training(dataset, architecture, epochs=2)
+    with paused.averaged():
+        recalibrate(paused.network, paused.images)  # judging it leaves no trace
+    resumed.restore(paused.state())
+    while resumed.done < resumed.steps:
+        resumed.epoch()
+    assert whole.steps == 12
+    assert resumed.loss == pytest.approx(whole.loss)
+    for a, b in zip(whole.parameters, resumed.parameters, strict=True):
+        assert torch.equal(a, b)
+    assert whole.average is not None
+    assert resumed.average is not None
+    for a, b in zip(whole.average, resumed.average, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_averaged_weights_are_the_mean_of_the_last_steps(
+    dataset: Dataset, architecture: Architecture
+) -> None:
+    run = training(dataset, architecture)
+    run.keep_average()
+    expected = torch.zeros_like(run.parameters[0])
+    for step in range(1, 7):
+        run.advance(step)
+        weight = min(1.0, (RECIPE.averaging + 1) / (RECIPE.averaging + step))
+        expected += weight * (run.parameters[0].detach() - expected)
+    now = run.parameters[0].detach().clone()
+    with run.averaged() as network:
+        assert torch.allclose(next(network.parameters()), expected, atol=1e-6)
+    assert torch.equal(run.parameters[0], now)
 
 
 def test_rate_rises_and_falls_to_zero(dataset: Dataset, architecture: Architecture) -> None:

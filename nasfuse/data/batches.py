@@ -61,6 +61,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def batch_count(self, size: int) -> int:
+        """Batches of training in an epoch; a last one of a single image is left out."""
+        return len(self) // size + (len(self) % size > 1)
+
     def batches(
         self, size: int, *, order: Tensor | None = None, augment: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,17 +2,19 @@
 
 Asynchronous successive halving (Li et al. 2020, ASHA, arXiv:1810.05934) inside bands of equal
 cost: a network is compared only with networks that cost between half as much and twice as much,
-so that small ones are not dropped for being small. Each rung has its own complete schedule;
-accuracies in the middle of a long one would rank networks badly.
+so that small ones are not dropped for being small. The first rung has a complete short schedule,
+the others are pauses of one long run; validation accuracies in the middle of a long schedule would
+rank networks badly, so a pause is judged by averaged weights and by the training loss.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from nasfuse.recipe import Recipe
-from nasfuse.results import Result, complete
+from nasfuse.results import Result, Step, complete
 
 KEEP = 4  # one in KEEP goes on to the next rung
 
@@ -23,13 +25,25 @@ def band(macs: int, budget: int) -> int:
 
 
 def bands(results: Iterable[Result], budget: int) -> dict[int, list[Result]]:
-    """Results by band of cost, the most accurate first in each."""
+    """Results of one rung by band of cost, the most promising first in each."""
     grouped: dict[int, list[Result]] = {}
     for result in results:
         grouped.setdefault(band(result.macs, budget), []).append(result)
-    for group in grouped.values():
-        group.sort(key=lambda r: (-r.point.accuracy, r.macs, r.number))
-    return grouped
+    return {number: ranked(group) for number, group in grouped.items()}
+
+
+def ranked(group: Sequence[Result]) -> list[Result]:
+    """The most promising first, by the mean of two ranks: of accuracy and of training loss.
+
+    The training loss of all steps ranks networks about as well as their accuracy does, and errs
+    elsewhere (Ru et al. 2021, arXiv:2006.04492).
+    """
+    by_accuracy = sorted(group, key=lambda r: (-r.point.accuracy, r.macs, r.number))
+    by_loss = sorted(group, key=lambda r: (r.train_loss or 0.0, r.macs, r.number))
+    places: Counter[Step] = Counter()
+    for order in (by_accuracy, by_loss):
+        places.update({result.step: place for place, result in enumerate(order)})
+    return sorted(by_accuracy, key=lambda r: places[r.step])
 
 
 class Ladder:
@@ -38,39 +52,38 @@ class Ladder:
     def __init__(self, recipe: Recipe, *, budget: int) -> None:
         self.recipe, self.budget = recipe, budget
 
-    @property
-    def top(self) -> int:
-        return len(self.recipe.rungs) - 1
-
     def promotable(
-        self, results: Sequence[Result], started: set[tuple[str, int]], *, least: int
+        self, results: Sequence[Result], started: set[Step], *, least: int
     ) -> list[Result]:
         """Who should go up one rung, the highest rung first.
 
-        `started` holds (key, rung) of everything trained or in training. Of each band one network
-        in KEEP goes on, and at least the `least` best, which is for the end of a search.
+        `started` holds everything trained or in training. Of each band one network in KEEP goes
+        on, and at least the `least` best, which is for the end of a search.
         """
         return [
             result
-            for rung in reversed(range(self.top))
+            for rung in reversed(range(self.recipe.top))
             for group in bands(complete(results, rung), self.budget).values()
             for result in group[: max(len(group) // KEEP, least)]
-            if (result.key, rung + 1) not in started
+            if Step(result.key, rung + 1) not in started
         ]
 
-    def best_reference(
-        self, results: Sequence[Result], started: set[tuple[str, int]]
-    ) -> list[Result]:
+    def best_reference(self, results: Sequence[Result], started: set[Step]) -> list[Result]:
         """The most accurate hand-made network of each rung, where it is to go up still."""
         best = []
-        for rung in range(self.top):
+        for rung in range(self.recipe.top):
             references = [r for r in complete(results, rung) if r.is_reference]
             first = max(references, key=lambda r: (r.point.accuracy, -r.macs), default=None)
-            if first is not None and (first.key, rung + 1) not in started:
+            if first is not None and Step(first.key, rung + 1) not in started:
                 best.append(first)
         return best
 
     def seconds(self, result: Result) -> float:
         """About how long a network takes on the next rung, from its time on this one."""
-        here, there = self.recipe.rungs[result.rung], self.recipe.rungs[result.rung + 1]
-        return result.seconds * there.passes / here.passes
+        recipe = self.recipe
+        return result.seconds * recipe.work(result.rung + 1) / recipe.work(result.rung)
+
+    def seconds_again(self, result: Result) -> float:
+        """About how long another full training of a network takes."""
+        recipe = self.recipe
+        return result.seconds * recipe.rungs[recipe.top].passes / recipe.work(result.rung)

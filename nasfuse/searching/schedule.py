@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from nasfuse.finals import REPEATS, finalists
 from nasfuse.results import Result
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.rungs import Ladder
@@ -15,6 +17,7 @@ from nasfuse.searching.worker import Job
 MAX_FAILURES_IN_A_ROW = 8
 OVERTIME = 1.1  # running jobs may finish after the time limit, up to this share of it
 FINAL_SHARE = 0.2  # of the time limit, in which nothing new is proposed
+FINALS_SHARE = 0.2  # of the time limit at most, for training the finalists again
 
 
 @dataclass(frozen=True)
@@ -62,21 +65,21 @@ Listener = Callable[[Progress], None]
 
 
 class Schedule:
-    """What to train next: unfinished work first, then promotions, then new proposals."""
+    """What to train next: unfinished work, promotions, new proposals, and the finals."""
 
     def __init__(self, progress: Progress, proposer: Proposer, workers: int) -> None:
         self.progress, self.proposer, self.workers = progress, proposer, workers
         settings = progress.study.settings
         self.ladder = Ladder(settings.recipe, budget=settings.budget)
-        done = {(r.key, r.rung): r for r in progress.results}
+        done = {result.step: result for result in progress.results}
         self.waiting: list[Job] = []
         for proposal in proposer.unfinished():
             job = Job(proposal.number, proposal.origin, 0, proposal.architecture)
-            if result := done.get((job.key, 0)):  # recorded, but killed before Optuna was told
+            if result := done.get(job.step):  # recorded, but killed before Optuna was told
                 proposer.tell(job.number, accuracy=result.accuracy, macs=result.macs)
             else:
                 self.waiting.append(job)
-        self.started = set(done) | {(job.key, 0) for job in self.waiting}
+        self.started = set(done) | {job.step for job in self.waiting}
         self.exhausted = False
 
     def next(self) -> Job | None:
@@ -85,41 +88,59 @@ class Schedule:
             return None
         if self.waiting:
             return self.waiting.pop(0)
-        if ahead := self._promotable():
-            best = ahead[0]
-            return self._start(Job(best.number, best.origin, best.rung + 1, best.architecture))
+        if ahead := self._ahead():
+            return self._start(ahead[0])
         return self._propose() if self._wants_more() else None
 
     @property
     def finished(self) -> bool:
         """Whether nothing runs and nothing more will."""
-        more = self.waiting or self._wants_more() or self._promotable()
+        more = self.waiting or self._wants_more() or self._ahead()
         return not self.progress.running and bool(self.progress.stopping or not more)
 
-    def _promotable(self) -> list[Result]:
-        """Who goes up a rung now: one in four of a band, at the end at least its best.
+    def _ahead(self) -> list[Job]:
+        """What is to be done with networks that were tried, the longest first.
 
-        A search that ends by the clock then fills what time is left with the next best.
+        One in four of a band goes up a rung, at the end at least its best one. Then the finalists
+        are trained again, and a search by the clock fills what time is left with the next best.
         """
         if self._wants_more():
-            return self._affordable(0)
+            return self._promotions(0)
+        if ahead := self._promotions(1) or self._finals():
+            return ahead
         by_clock = self.progress.limits.seconds is not None
-        return self._affordable(1) or (self._affordable(len(self.started)) if by_clock else [])
+        return self._promotions(len(self.started)) if by_clock else []
 
-    def _affordable(self, least: int) -> list[Result]:
-        """Promotions that can be expected to be through in time, the longest first.
+    def _promotions(self, least: int) -> list[Job]:
+        """Promotions that can be expected to be through in time.
 
         At the end the best hand-made network is among them, for the others to be compared with.
         """
-        limit, left = self.progress.limits.seconds, self.progress.left
         ahead = self.ladder.promotable(self.progress.results, self.started, least=least)
         if least:
             best = self.ladder.best_reference(self.progress.results, self.started)
             ahead += [result for result in best if result not in ahead]
-        if limit is not None and left is not None:
-            room = left + (OVERTIME - 1) * limit
-            ahead = [result for result in ahead if self.ladder.seconds(result) <= room]
-        return sorted(ahead, key=self.ladder.seconds, reverse=True)
+        chosen = [result for result in ahead if self.ladder.seconds(result) <= self._room]
+        chosen.sort(key=self.ladder.seconds, reverse=True)
+        return [Job(r.number, r.origin, r.rung + 1, r.architecture) for r in chosen]
+
+    def _finals(self) -> list[Job]:
+        """Further trainings of the finalists, a round after the other, as time allows."""
+        top = self.ladder.recipe.top
+        found = finalists(self.progress.results, top)
+        jobs = [
+            Job(result.number, result.origin, top, result.architecture, repeat)
+            for repeat in range(1, REPEATS + 1)
+            for result in found
+            if self.ladder.seconds_again(result) <= self._room
+        ]
+        return [job for job in jobs if job.step not in self.started]
+
+    @property
+    def _room(self) -> float:
+        """Seconds that a job begun now may take."""
+        limit, left = self.progress.limits.seconds, self.progress.left
+        return math.inf if limit is None or left is None else left + (OVERTIME - 1) * limit
 
     def _propose(self) -> Job | None:
         proposal = self.proposer.propose()
@@ -129,13 +150,14 @@ class Schedule:
         return self._start(Job(proposal.number, proposal.origin, 0, proposal.architecture))
 
     def _start(self, job: Job) -> Job:
-        self.started.add((job.key, job.rung))
+        self.started.add(job.step)
         return job
 
     def _wants_more(self) -> bool:
         """Whether new candidates are still to be proposed.
 
-        The end of a search by the clock is kept for bringing the best of each band to the top.
+        The end of a search by the clock is kept for bringing the best of each band to the top and
+        for the finals.
         """
         limits, left = self.progress.limits, self.progress.left
         if self.exhausted or (
@@ -144,6 +166,15 @@ class Schedule:
             return False
         if limits.seconds is None or left is None:
             return True
-        needed = [self.ladder.seconds(result) for result in self._affordable(1)]
-        reserve = sum(needed) / self.workers + max(needed, default=0.0) / 2
-        return left > max(reserve, FINAL_SHARE * limits.seconds)
+        return left > self._reserve(limits.seconds)
+
+    def _reserve(self, limit: float) -> float:
+        """Seconds that the end of a search takes."""
+        results, started = self.progress.results, self.started
+        ahead = self.ladder.promotable(results, started, least=1)
+        ahead += [r for r in self.ladder.best_reference(results, started) if r not in ahead]
+        needed = [self.ladder.seconds(result) for result in ahead]
+        promotions = sum(needed) / self.workers + max(needed, default=0.0) / 2
+        again = [self.ladder.seconds_again(r) for r in finalists(results, self.ladder.recipe.top)]
+        finals = min(REPEATS * sum(again) / self.workers, FINALS_SHARE * limit)
+        return max(promotions + finals, FINAL_SHARE * limit)

@@ -137,12 +137,12 @@ class Study:
             kept = whole[: whole.rfind(b"\n") + 1]
             if kept != whole:
                 write_text(path, kept.decode())
-        known = {(r.key, r.rung) for r in self.results}
+        known = {r.step for r in self.results}
         for leftover in sorted(self.folder.glob("trials/*/.*.tmp-*")):
             leftover.unlink()
         for path in sorted(self.folder.glob("trials/*/rung*.json")):
             result = Result.model_validate_json(path.read_text(encoding="utf-8"))
-            if (result.key, result.rung) not in known:
+            if result.step not in known:
                 self.record(result)
         return self.results
 

@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 from nasfuse.errors import SetupError
 from nasfuse.results import Result
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Schedule
-from nasfuse.searching.worker import Evaluation, Job, Task, record, recorded
+from nasfuse.searching.worker import Evaluation, Job, Task, record, recorded, result_path
 from nasfuse.training import reserve_memory
 
 MAX_CAUSE = 2000  # characters of an error that a result keeps
@@ -50,12 +50,13 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     def _step(self) -> dict[str, Any]:
         if self.evaluation is None:
-            if done := recorded(self.task, self.job):  # before its worker died
-                return _finished(done)
+            if result := recorded(self.task, self.job):  # before its worker died
+                return _finished(result)
             self.evaluation = Evaluation(self.task, self.job)
-        loss = self.evaluation.epoch()
+        loss = float("nan") if self.evaluation.done else self.evaluation.epoch()
         if not self.evaluation.done:
-            return {"epoch": self.evaluation.training.done, "loss": loss}
+            done = self.evaluation.training.done // self.evaluation.training.per_epoch
+            return {"epoch": done, "loss": loss}
         return _finished(self.evaluation.finish())
 
 
@@ -106,7 +107,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             self.progress.broken = self.progress.broken or broken
 
     def _finish(self, result: Result) -> None:
-        if not (self.task.trials / result.key / f"rung{result.rung}.json").exists():
+        if not result_path(self.task, result.step).exists():
             raise SetupError(
                 "a worker's files are not on this machine",
                 where=str(self.task.trials),
@@ -115,7 +116,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             )
         self.progress.study.record(result)
         self.progress.results.append(result)
-        if result.rung == 0:
+        if result.rung == 0:  # which every network reaches, so these values can be compared
             proposer = self.schedule.proposer
             proposer.tell(result.number, accuracy=result.accuracy, macs=result.macs)
         self.listen(self.progress)

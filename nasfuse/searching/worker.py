@@ -23,12 +23,14 @@ from safetensors.torch import save_file
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.data.batches import Images, Normalisation, subset
-from nasfuse.data.dataset import Dataset
+from nasfuse.data.dataset import Dataset, Split
 from nasfuse.files import replacing, write_text
 from nasfuse.network import build, cost, thop_macs
 from nasfuse.recipe import Recipe
-from nasfuse.results import Result
+from nasfuse.results import Result, Step
 from nasfuse.training import Training, evaluate, recalibrate
+
+REPEAT_STRIDE = 1_000_003  # between the seeds of a finalist's trainings
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,21 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """One network on one rung."""
+    """One network on one rung; a finalist again, with another seed, where `repeat` is not 0."""
 
     number: int
     origin: str
     rung: int
     architecture: Architecture
+    repeat: int = 0
 
     @property
     def key(self) -> str:
         return self.architecture.key
+
+    @property
+    def step(self) -> Step:
+        return Step(self.key, self.rung, self.repeat)
 
     def to_config(self) -> dict[str, Any]:
         """As plain values, for Ray to carry."""
@@ -67,13 +74,15 @@ class Job:
             "origin": self.origin,
             "rung": self.rung,
             "architecture": self.architecture.to_json(),
+            "repeat": self.repeat,
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Job:
         document = json.loads(config["architecture"])
         architecture = parse_architecture(document, where="a job")
-        return cls(config["number"], config["origin"], config["rung"], architecture)
+        number, origin, rung = config["number"], config["origin"], config["rung"]
+        return cls(number, origin, rung, architecture, config["repeat"])
 
 
 def versions() -> dict[str, str]:
@@ -83,7 +92,10 @@ def versions() -> dict[str, str]:
 
 
 class Evaluation:
-    """A job on its way: `epoch` after `epoch`, then `finish`."""
+    """A job on its way: `epoch` after `epoch`, then `finish`.
+
+    A rung that goes on with a paused run begins from the checkpoint of the pause.
+    """
 
     def __init__(self, task: Task, job: Job) -> None:
         self.task, self.job = task, job
@@ -92,45 +104,51 @@ class Evaluation:
         self.started = time.monotonic()
         self.spent = 0.0  # seconds of earlier attempts whose checkpoint this one goes on from
         write_text(self.folder / "architecture.json", job.architecture.to_json(indent=2) + "\n")
+        self.rung = task.recipe.rungs[job.rung]
         self.training = self._training()
         self._restore()
+        if self.rung.stop < 1:
+            self.training.keep_average()
+        self.target = max(1, round(self.rung.stop * self.training.steps))
 
     def _training(self) -> Training:
         """Seeded by the study and the architecture: the same in every process, at every try."""
         task, job = self.task, self.job
-        seed = (task.seed + int(job.key, 16)) % 2**31
+        seed = (task.seed + job.repeat * REPEAT_STRIDE + int(job.key, 16)) % 2**31
         torch.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
-        rung = task.recipe.rungs[job.rung]
-        train = subset(task.dataset.train, rung.share, task.seed)
-        images = Images.of(
-            train, task.normalisation, resolution=job.architecture.resolution, device=task.device
-        )
-        network = build(job.architecture)
-        return Training(network, images, task.recipe, epochs=rung.epochs, seed=seed)
+        train = subset(task.dataset.train, self.rung.share, task.seed)
+        network, images = build(job.architecture), self._images(train)
+        return Training(network, images, task.recipe, epochs=self.rung.epochs, seed=seed)
+
+    def _images(self, split: Split) -> Images:
+        resolution, task = self.job.architecture.resolution, self.task
+        return Images.of(split, task.normalisation, resolution=resolution, device=task.device)
 
     @property
     def done(self) -> bool:
-        return self.training.done >= self.training.epochs
+        return self.training.done >= self.target
 
     @property
     def seconds(self) -> float:
         return self.spent + time.monotonic() - self.started
 
     def epoch(self) -> float:
-        """Train one epoch and leave a checkpoint; returns the training loss."""
-        loss = self.training.epoch()
+        """Train to the end of the epoch or rung, and leave a checkpoint; returns the loss."""
+        loss = self.training.advance(self.target)
         if not self.done:
             self._save()
         return loss
 
     @property
     def _checkpoint(self) -> Path:
-        return self.folder / f"rung{self.job.rung}.ckpt"
+        """Of the run, which may go on over several rungs."""
+        step = self.job.step._replace(rung=self.task.recipe.run(self.job.rung))
+        return self.folder / f"{step.stem}.ckpt"
 
     def _save(self) -> None:
-        state = self.training.state() | {"seconds": self.seconds}
+        state = self.training.state() | {"rung": self.job.rung, "seconds": self.seconds}
         with replacing(self._checkpoint) as path:
             torch.save(state, path)
 
@@ -139,41 +157,39 @@ class Evaluation:
             # to the CPU, where states of random generators live; the rest finds its way
             state = torch.load(self._checkpoint, weights_only=True, map_location="cpu")
             self.training.restore(state)
-            self.spent = float(state["seconds"])
+            if state["rung"] == self.job.rung:
+                self.spent = float(state["seconds"])
 
     def finish(self) -> Result:
-        """Score the network on the validation images, and write weights and result."""
-        training, task = self.training, self.task
-        recalibrate(training.network, training.images)
-        validation = Images.of(
-            task.dataset.validation,
-            task.normalisation,
-            resolution=self.job.architecture.resolution,
-            device=task.device,
-        )
-        score = evaluate(training.network, validation)
-        tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
-        with replacing(self.folder / f"rung{self.job.rung}.safetensors") as path:
-            save_file(tensors, path, metadata={"architecture": self.job.key})
-        result = self.result(accuracy=score.accuracy, loss=score.loss)
+        """Judge the network on the validation images, and write weights and result."""
+        if self.rung.stop < 1:
+            self._save()  # to go on from
+            with self.training.averaged():
+                return self._judge()
+        result = self._judge()
         self._checkpoint.unlink(missing_ok=True)
         return result
 
-    def result(
-        self,
-        *,
-        accuracy: float | None = None,
-        loss: float | None = None,
-        cause: str | None = None,
-    ) -> Result:
-        """The record of this job, on the disk before it is returned."""
-        return record(self.task, self.job, self.seconds, accuracy=accuracy, loss=loss, cause=cause)
+    def _judge(self) -> Result:
+        training = self.training
+        recalibrate(training.network, training.images)
+        score = evaluate(training.network, self._images(self.task.dataset.validation))
+        tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
+        with replacing(self.folder / f"{self.job.step.stem}.safetensors") as path:
+            save_file(tensors, path, metadata={"architecture": self.job.key})
+        scores = {"accuracy": score.accuracy, "loss": score.loss, "train_loss": training.loss}
+        return record(self.task, self.job, self.seconds, scores=scores)
 
 
 def recorded(task: Task, job: Job) -> Result | None:
     """The result of a job that is on the disk already."""
-    path = task.trials / job.key / f"rung{job.rung}.json"
+    path = result_path(task, job.step)
     return Result.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def result_path(task: Task, step: Step) -> Path:
+    """Where a worker writes the result of an evaluation."""
+    return task.trials / step.key / f"{step.stem}.json"
 
 
 def record(
@@ -181,26 +197,25 @@ def record(
     job: Job,
     seconds: float,
     *,
-    accuracy: float | None = None,
-    loss: float | None = None,
+    scores: Mapping[str, float] | None = None,
     cause: str | None = None,
 ) -> Result:
-    """A job's result, complete where it has an accuracy and failed where it has a cause."""
+    """A job's result on the disk, complete where it has scores and failed where it has a cause."""
     price = cost(job.architecture)
     # the top rung is what will be exported: there thop itself is asked, not our formula for it
-    asked = cause is None and job.rung == len(task.recipe.rungs) - 1
+    asked = cause is None and job.rung == task.recipe.top
     result = Result(
         key=job.key,
         number=job.number,
         rung=job.rung,
+        repeat=job.repeat,
         origin=job.origin,
         status="failed" if cause else "complete",
         architecture=job.architecture,
         macs=price.macs,
         params=price.params,
         thop=thop_macs(job.architecture) if asked else price.thop,
-        accuracy=accuracy,
-        loss=loss,
+        **(scores or {}),
         cause=cause,
         seconds=round(seconds, 3),
         seed=task.seed,
@@ -208,8 +223,7 @@ def record(
         versions=versions(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    folder = task.trials / job.key
-    folder.mkdir(parents=True, exist_ok=True)
-    text = result.model_dump_json(exclude_none=True)
-    write_text(folder / f"rung{job.rung}.json", text + "\n")
+    path = result_path(task, job.step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, result.model_dump_json(exclude_none=True) + "\n")
     return result

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from nasfuse.recipe import Recipe
-from nasfuse.results import Result
-from nasfuse.searching.rungs import KEEP, Ladder, band
+from nasfuse.results import Result, Step
+from nasfuse.searching.rungs import KEEP, Ladder, band, ranked
 
 MakeResult = Callable[..., Result]
 BUDGET = 1000
@@ -18,8 +18,8 @@ def test_bands_are_doublings_below_the_budget(macs: int, number: int) -> None:
     assert band(macs, BUDGET) == number
 
 
-def started(results: list[Result]) -> set[tuple[str, int]]:
-    return {(r.key, r.rung) for r in results}
+def started(results: list[Result]) -> set[Step]:
+    return {r.step for r in results}
 
 
 def test_the_best_of_a_band_go_on(make_result: MakeResult) -> None:
@@ -44,11 +44,20 @@ def test_small_networks_are_compared_with_small_ones(make_result: MakeResult) ->
 def test_nobody_goes_twice_and_failures_never(make_result: MakeResult) -> None:
     results = [make_result(n, accuracy=n / 10, macs=900) for n in range(KEEP)]
     failed = make_result(9, status="failed", accuracy=None, loss=None, cause="x", macs=900)
-    begun = started([*results, failed]) | {(results[-1].key, 1)}
+    begun = started([*results, failed]) | {Step(results[-1].key, 1)}
     assert not LADDER.promotable([*results, failed], begun, least=1)
 
 
 def test_time_on_the_next_rung_is_foreseen(make_result: MakeResult) -> None:
-    rungs = Recipe().rungs
-    expected = 2.0 * rungs[1].passes / rungs[0].passes
-    assert LADDER.seconds(make_result(0, seconds=2.0)) == pytest.approx(expected)
+    assert LADDER.seconds(make_result(0, seconds=2.0)) == pytest.approx(5)
+    assert LADDER.seconds(make_result(0, rung=1, seconds=2.0)) == pytest.approx(6)
+    assert LADDER.seconds_again(make_result(0, rung=2, seconds=3.0)) == pytest.approx(4)
+
+
+def test_accuracy_and_training_loss_count_alike(make_result: MakeResult) -> None:
+    values = [(0.9, 1.0), (0.8, 0.5), (0.7, 0.6), (0.6, 0.9)]
+    results = [
+        make_result(n, accuracy=accuracy, train_loss=loss, macs=900)
+        for n, (accuracy, loss) in enumerate(values)
+    ]
+    assert [r.number for r in ranked(results)] == [1, 0, 2, 3]

@@ -51,6 +51,7 @@ def finish(planned: Schedule, job: Job, make_result: MakeResult, *, seconds: flo
         job.number,
         key=job.key,
         rung=job.rung,
+        repeat=job.repeat,
         origin=job.origin,
         architecture=job.architecture,
         accuracy=0.5 + job.number / 1000,
@@ -78,7 +79,7 @@ def test_as_many_networks_as_asked_and_the_best_to_the_top(
     assert sum(job.rung == 0 for job in done) == 12
     assert 1 <= sum(job.rung == 1 for job in done) <= 12
     assert planned.finished
-    assert len({(job.key, job.rung) for job in done}) == len(done)
+    assert len({job.step for job in done}) == len(done)
 
 
 def test_a_resumed_schedule_repeats_and_forgets_nothing(
@@ -93,7 +94,7 @@ def test_a_resumed_schedule_repeats_and_forgets_nothing(
         assert job is not None
         finish(second, job, make_result)
     done += [job for job in lost if job] + run(second, make_result)
-    assert len({(job.key, job.rung) for job in done}) == len(done)
+    assert len({job.step for job in done}) == len(done)
     assert sum(job.rung == 0 for job in done) == 10
 
 

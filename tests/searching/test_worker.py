@@ -61,7 +61,7 @@ def test_a_killed_job_goes_on_from_its_last_epoch(task: Task, job: Job) -> None:
     killed.epoch()
     torch.manual_seed(99)
     resumed = Evaluation(task, job)
-    assert resumed.training.done == 2
+    assert resumed.training.done == 2 * resumed.training.per_epoch
     result = finish(resumed)
     assert (result.accuracy, result.loss) == (whole.accuracy, whole.loss)
 
@@ -70,6 +70,54 @@ def test_the_same_job_gives_the_same_result(task: Task, job: Job) -> None:
     results = [finish(Evaluation(replace(task, trials=task.trials / name), job)) for name in "ab"]
     assert results[0].accuracy == results[1].accuracy
     assert results[0].loss == results[1].loss
+
+
+@pytest.fixture
+def paused(task: Task) -> Task:
+    rungs = (Rung(share=1.0, epochs=3, stop=0.5), Rung(share=1.0, epochs=3))
+    return replace(task, recipe=Recipe(batch=16, rungs=rungs))
+
+
+def test_a_promoted_job_goes_on_where_it_was_paused(paused: Task, job: Job) -> None:
+    pause, top = replace(job, rung=0), replace(job, rung=1)
+    unbroken = finish(Evaluation(replace(paused, trials=paused.trials / "whole"), top))
+    first = finish(Evaluation(paused, pause))
+    folder = paused.trials / job.key
+    assert (folder / "rung0.ckpt").exists()
+    assert first.train_loss is not None
+    going_on = Evaluation(paused, top)
+    assert going_on.training.done == 9
+    assert going_on.training.steps == 18
+    assert going_on.seconds < first.seconds
+    result = finish(going_on)
+    assert (result.accuracy, result.loss) == (unbroken.accuracy, unbroken.loss)
+    assert result.train_loss == pytest.approx(unbroken.train_loss)
+    assert not list(folder.glob("*.ckpt"))
+
+
+def test_a_pause_is_judged_by_averaged_weights(paused: Task, job: Job) -> None:
+    evaluation = Evaluation(paused, replace(job, rung=0))
+    finish(evaluation)
+    judged = load_file(paused.trials / job.key / "rung0.safetensors")
+    trained = evaluation.training.network.state_dict()
+    name = "stem.conv.conv.weight"
+    assert not torch.equal(judged[name], trained[name])
+
+
+def test_a_job_killed_while_it_is_judged_is_judged_again(paused: Task, job: Job) -> None:
+    pause = replace(job, rung=0)
+    whole = finish(Evaluation(paused, pause))
+    again = Evaluation(paused, pause)
+    assert again.done
+    assert again.finish().accuracy == whole.accuracy
+
+
+def test_repeats_differ_in_their_seed_and_files(task: Task, job: Job) -> None:
+    first, again = (finish(Evaluation(task, replace(job, repeat=n))) for n in (0, 1))
+    assert (first.repeat, again.repeat) == (0, 1)
+    assert first.loss != again.loss
+    names = {p.name for p in (task.trials / job.key).iterdir()}
+    assert {"rung1.json", "rung1-1.json", "rung1.safetensors", "rung1-1.safetensors"} <= names
 
 
 def test_a_failure_is_recorded_with_its_cause(task: Task, job: Job) -> None:

@@ -1,0 +1,335 @@
+"""Do short trainings rank networks as full ones do? At one cost, where it is hardest.
+
+    python scripts/audit_rungs.py --out audit.jsonl [--data fashion-mnist] [--target 2M]
+        [--networks 24] [--seeds 2] [--epochs 2] [--workers 2] [--json]
+
+Samples networks of the space that cost within 5 % of the target, each with one fusion at all its
+skips and every fusion in turn. Each is trained on the first rung and in full, with every seed; the
+full run is judged on its way as the search judges it (averaged weights, statistics of batch norm
+measured anew, training loss) and as it is commonly judged (the weights as they are). Prints how
+each of these ranks the networks in comparison with the end of the full training, the mean over its
+seeds: Spearman's and Kendall's coefficients with bootstrap intervals over the networks, and the
+share of a full training's CPU-seconds that it costs. What has been trained is kept in the file, so
+the script can be stopped and started again. Accuracies are on validation images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, rankdata, spearmanr
+
+from nasfuse.architecture import Architecture, parse_architecture
+from nasfuse.costs import parse_budget
+from nasfuse.data.batches import Images, measure, subset
+from nasfuse.data.dataset import Dataset
+from nasfuse.data.load import load_dataset
+from nasfuse.errors import BudgetError
+from nasfuse.holes import Choices, Value
+from nasfuse.network import build, cost
+from nasfuse.recipe import Recipe
+from nasfuse.scaling import fit_to_budget
+from nasfuse.space import RandomTrial, SearchSpace, load_space
+from nasfuse.training import Training, evaluate, recalibrate, reserve_memory
+
+PAUSES = (0.1, 0.175, 0.25, 0.5)  # of the full training
+WITHIN = 0.05
+RESAMPLES = 2000
+
+
+class OneFusion(RandomTrial):
+    """A random member of a space with the same fusion at every skip."""
+
+    def __init__(self, seed: int, fusion: str) -> None:
+        super().__init__(seed)
+        self.fusion = fusion
+
+    def suggest_categorical(self, name: str, choices: Choices) -> Value:
+        at_skip = name.split(".")[-2:-1] == ["fusion"] or name.endswith(".fusion")
+        return self.fusion if at_skip else super().suggest_categorical(name, choices)
+
+
+class Sample(NamedTuple):
+    """One network of the audit, to be trained with one seed."""
+
+    fusion: str
+    architecture: Architecture
+    seed: int
+
+
+def networks(space: SearchSpace, target: int, count: int) -> Iterator[tuple[str, Architecture]]:
+    """Networks within 5 % of the target, every fusion in turn; the same at every call."""
+    seen: set[str] = set()
+    seed = 0
+    while len(seen) < count:
+        fusion = space.fusions[len(seen) % len(space.fusions)]
+        seed += 1
+        candidate = space.suggest(OneFusion(seed, fusion))
+        try:  # the fit keeps thop's larger count within what it is given
+            fitted = fit_to_budget(candidate.architecture, candidate.scaling, int(1.05 * target))
+        except BudgetError:
+            continue
+        if abs(cost(fitted).macs / target - 1) <= WITHIN and fitted.key not in seen:
+            seen.add(fitted.key)
+            yield fusion, fitted
+
+
+class Trainer:
+    """Trains samples on one data set, with one recipe, by one thread."""
+
+    def __init__(self, data: str, recipe: Recipe) -> None:
+        self.dataset: Dataset = load_dataset(data, side=64, seed=0)
+        self.normalisation, self.recipe = measure(self.dataset.train), recipe
+
+    def __call__(self, sample: Sample) -> dict[str, Any]:
+        price = cost(sample.architecture)
+        return {
+            "key": sample.architecture.key,
+            "fusion": sample.fusion,
+            "seed": sample.seed,
+            "macs": price.macs,
+            "architecture": sample.architecture.to_json(),
+            "scores": {**self.first_rung(sample), **self.full(sample)},
+        }
+
+    def run(self, sample: Sample, rung: int) -> Training:
+        """Seeded by the network and the sample, so that other networks draw other weights."""
+        seed = (1_000_003 * sample.seed + int(sample.architecture.key, 16)) % 2**31
+        torch.manual_seed(seed)
+        settings = self.recipe.rungs[rung]
+        train = subset(self.dataset.train, settings.share, 0)
+        images = self.images(train, sample)
+        network = build(sample.architecture)
+        return Training(network, images, self.recipe, epochs=settings.epochs, seed=seed)
+
+    def images(self, split: Any, sample: Sample) -> Images:
+        side, device = sample.architecture.resolution, torch.device("cpu")
+        return Images.of(split, self.normalisation, resolution=side, device=device)
+
+    def accuracy(self, training: Training, sample: Sample) -> float:
+        return evaluate(training.network, self.images(self.dataset.validation, sample)).accuracy
+
+    def first_rung(self, sample: Sample) -> dict[str, Any]:
+        began = time.process_time()
+        training = self.run(sample, 0)
+        while training.done < training.steps:
+            training.epoch()
+        recalibrate(training.network, training.images)
+        accuracy = self.accuracy(training, sample)
+        return {"rung 0": _scores(training, accuracy, time.process_time() - began)}
+
+    def full(self, sample: Sample) -> dict[str, Any]:
+        """The full run; the seconds of judging it in the common way count for nothing."""
+        scores: dict[str, Any] = {}
+        began, free = time.process_time(), 0.0
+        training = self.run(sample, self.recipe.top)
+        training.keep_average()
+        for pause in PAUSES:
+            until = round(pause * training.steps)
+            while training.done < until:
+                training.advance(until)
+            paused = time.process_time()
+            raw = self.accuracy(training, sample)
+            free += time.process_time() - paused
+            with training.averaged():
+                recalibrate(training.network, training.images)
+                accuracy = self.accuracy(training, sample)
+            seconds = time.process_time() - began - free
+            scores[f"{pause:.1%} of the run"] = _scores(training, accuracy, seconds) | {"raw": raw}
+        while training.done < training.steps:
+            training.epoch()
+        recalibrate(training.network, training.images)
+        accuracy = self.accuracy(training, sample)
+        scores["end"] = _scores(training, accuracy, time.process_time() - began - free)
+        return scores
+
+
+def _scores(training: Training, accuracy: float, seconds: float) -> dict[str, float]:
+    return {"accuracy": accuracy, "train loss": training.loss, "seconds": seconds}
+
+
+_trainers: dict[int, Trainer] = {}  # of a worker process
+
+
+def _begin(data: str, recipe: Recipe) -> None:
+    torch.set_num_threads(1)
+    reserve_memory()
+    _trainers[0] = Trainer(data, recipe)
+
+
+def _train(fusion: str, document: str, seed: int) -> dict[str, Any]:
+    architecture = parse_architecture(json.loads(document), where="the audit")
+    return _trainers[0](Sample(fusion, architecture, seed))
+
+
+def train_all(options: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any]]:
+    """A record a network and seed; those of earlier calls are taken from the file."""
+    space = load_space(options.space)
+    dataset = load_dataset(options.data, side=64, seed=0)
+    space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
+    found = list(networks(space, parse_budget(options.target), options.networks))
+    path = Path(options.out)
+    lines = path.read_text().splitlines() if path.exists() else []
+    records = {(r["key"], r["seed"]): r for r in map(json.loads, lines)}
+    left = [
+        (fusion, architecture.to_json(), seed)
+        for seed in range(options.seeds)
+        for fusion, architecture in found
+        if (architecture.key, seed) not in records
+    ]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(options.workers, _begin, (options.data, recipe)) as pool, path.open("a") as f:
+        for record in pool.imap_unordered(_star, left):
+            records[record["key"], record["seed"]] = record
+            f.write(json.dumps(record) + "\n")
+            f.flush()
+            print(f"{len(records)} of {len(found) * options.seeds}", file=sys.stderr, flush=True)
+    keys = {architecture.key for _, architecture in found}
+    return [r for (key, seed), r in records.items() if key in keys and seed < options.seeds]
+
+
+def _star(arguments: tuple[str, str, int]) -> dict[str, Any]:
+    return _train(*arguments)
+
+
+Scores = NDArray[np.float64]  # (seeds, networks), higher is better
+
+
+def predictors(records: Sequence[dict[str, Any]]) -> tuple[dict[str, Scores], list[str]]:
+    """Every way of judging a network, by name, and the fusions of the networks."""
+    keys = list(dict.fromkeys(r["key"] for r in records))
+    seeds = sorted({r["seed"] for r in records})
+    by = {(r["key"], r["seed"]): r["scores"] for r in records}
+
+    def table(stage: str, score: str) -> Scores:
+        sign = -1.0 if score == "train loss" else 1.0
+        return sign * np.array([[by[k, s][stage][score] for k in keys] for s in seeds])
+
+    found: dict[str, Scores] = {}
+    for stage, scores in records[0]["scores"].items():
+        accuracy, loss = table(stage, "accuracy"), table(stage, "train loss")
+        found[f"{stage}: accuracy"] = accuracy
+        if stage != "end":
+            found[f"{stage}: training loss"] = loss
+            found[f"{stage}: both"] = rankdata(accuracy, axis=1) + rankdata(loss, axis=1)
+        if "raw" in scores:
+            found[f"{stage}: accuracy as it is"] = table(stage, "raw")
+    fusions = {r["key"]: r["fusion"] for r in records}
+    return found, [fusions[key] for key in keys]
+
+
+Coefficient = Callable[[Any, Any], Any]
+
+
+def correlation(scores: Scores, truth: Scores, coefficient: Coefficient) -> float:
+    """Of each seed's scores with the truth, and the mean over the seeds."""
+    return float(np.mean([coefficient(row, truth).statistic for row in scores]))
+
+
+def with_interval(scores: Scores, truth: Scores, coefficient: Coefficient) -> list[float]:
+    """A coefficient, and the 95 % interval when the networks are drawn again."""
+    generator, count = np.random.default_rng(0), len(truth)
+    values = []
+    for _ in range(RESAMPLES if coefficient is spearmanr else RESAMPLES // 4):
+        chosen = generator.integers(0, count, count)
+        if len(set(chosen)) > 2:
+            values.append(correlation(scores[:, chosen], truth[chosen], coefficient))
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return [round(v, 3) for v in (correlation(scores, truth, coefficient), low, high)]
+
+
+def report(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a way of judging."""
+    found, fusions = predictors(records)
+    truth = found["end: accuracy"].mean(0)
+    full = np.mean([r["scores"]["end"]["seconds"] for r in records])
+    kinds = list(dict.fromkeys(fusions))
+    rows = []
+    for name, scores in found.items():
+        seconds = np.mean([r["scores"][name.split(":")[0]]["seconds"] for r in records])
+        within = {
+            kind: round(correlation(scores[:, mask], truth[mask], spearmanr), 2)
+            for kind in kinds
+            if (mask := np.array([f == kind for f in fusions])).sum() > 2
+        }
+        row = {
+            "judged by": name,
+            "share of cost": round(float(seconds / full), 4),
+            "spearman": with_interval(scores, truth, spearmanr),
+            "kendall": with_interval(scores, truth, kendalltau),
+            "within fusions": within,
+        }
+        rows.append(row)
+    return rows
+
+
+def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What was trained: spreads in points, over networks and over seeds."""
+    found, _ = predictors(records)
+    end = 100 * found["end: accuracy"]
+    macs = [r["macs"] for r in records]
+    return {
+        "networks": end.shape[1],
+        "seeds": end.shape[0],
+        "MACs": [min(macs), max(macs)],
+        "accuracy": [round(float(v), 2) for v in (end.mean(), end.min(), end.max())],
+        "deviation over networks": round(float(end.mean(0).std(ddof=1)), 3),
+        "deviation over seeds": round(float(np.sqrt(end.var(0, ddof=1).mean())), 3),
+        "CPU-seconds of a full training": round(
+            float(np.mean([r["scores"]["end"]["seconds"] for r in records])), 1
+        ),
+    }
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    print(f"{'judged by':<34} {'cost':>6}  {'Spearman':<20} {'Kendall':<20} within each fusion")
+    for row in rows:
+        texts = []
+        for name in ("spearman", "kendall"):
+            value, low, high = row[name]
+            texts.append(f"{value:.2f} ({low:.2f} to {high:.2f})")
+        within = " ".join(f"{kind} {value:.2f}" for kind, value in row["within fusions"].items())
+        share = f"{row['share of cost']:.1%}"
+        print(f"{row['judged by']:<34} {share:>6}  {texts[0]:<20} {texts[1]:<20} {within}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--space", default="default")
+    parser.add_argument("--target", default="2M")
+    parser.add_argument("--networks", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    recipe = Recipe().with_epochs(options.epochs)
+    records = train_all(options, recipe)
+    rows, about = report(records), summary(records)
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    machine = f"{platform.machine()}, {versions}"
+    if options.json:
+        print(
+            json.dumps({"machine": machine, "recipe": recipe.model_dump(), **about, "rows": rows})
+        )
+        return
+    print(machine)
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()
