@@ -17,6 +17,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import DATASETS, load_dataset
 from nasfuse.errors import DataError, SearchError, UsageError
 from nasfuse.exporting.bundle import Check, Preprocessing, export_result
+from nasfuse.finals import verdict
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.results import SAMPLERS, Result, result_front
 from nasfuse.searching.proposing import check_budget
@@ -312,13 +313,19 @@ def tracking_uri(study: Study) -> str:
 def choose(study: Study, which: str) -> Result:
     """A result of a study: `best`, a trial's number, or four or more digits of its key.
 
+    The best is the winner of the finals or the cheapest of those tied with it; without finals the
+    most accurate network of the front.
+
     Raises:
         UsageError: there is no such trained network.
     """
-    front = result_front(study.results)
+    results = study.results
+    front = result_front(results)
     if which == "best" and front:
-        return front[-1]
-    trained = sorted((r for r in study.results if r.status == "complete"), key=lambda r: -r.rung)
+        found = verdict(results, study.settings.recipe.top)
+        return found.best.result if found else front[-1]
+    firsts = (r for r in results if r.status == "complete" and not r.repeat)
+    trained = sorted(firsts, key=lambda r: -r.rung)
     matches = [r for r in trained if str(r.number) == which]
     matches = matches or [r for r in trained if len(which) >= 4 and r.key.startswith(which)]
     if len({r.key for r in matches}) != 1:

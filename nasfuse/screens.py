@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from nasfuse.costs import show_macs
+from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
+from nasfuse.summary import verdict_sentences
 from nasfuse.terminal import clock, front_table, plan_lines, status_line
 
 if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search imports
@@ -75,7 +77,7 @@ def front_document(study: Study, results: list[Result]) -> dict[str, Any]:
 def warn_of_short(console: Console, study: Study, front: list[Result]) -> None:
     if not front:
         say(console, "nothing has been trained yet")
-    elif front[0].rung < len(study.settings.recipe.rungs) - 1:
+    elif front[0].rung < study.settings.recipe.top:
         say(console, "nothing is fully trained yet: this is the front of the short trainings")
 
 
@@ -102,6 +104,8 @@ def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     warn_of_short(console, study, outcome.front)
     if outcome.front:
         console.print(front_table(outcome.front))
+    for line in verdict_sentences(verdict(progress.results, study.settings.recipe.top)):
+        say(console, line)
     if outcome.view_problem:
         say(console, f"MLflow does not show all of this: {outcome.view_problem}")
     if as_json:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from nasfuse.architecture import Architecture
 from nasfuse.costs import show_macs
+from nasfuse.finals import Finalist, Verdict, verdict
 from nasfuse.pareto import Point, front, hypervolume
 from nasfuse.results import Result, complete, result_front
 
@@ -72,7 +73,7 @@ class Summary:
 
     `counts` are evaluations by rung and status; `history` is the hypervolume after each complete
     evaluation of `rung`, in the order they ended. `baseline` is the most accurate network with one
-    fusion everywhere, `found` the most accurate of the others.
+    fusion everywhere, `found` the most accurate of the others. `verdict` is what the finals say.
     """
 
     budget: int
@@ -84,6 +85,7 @@ class Summary:
     baseline: Row | None
     found: Row | None
     history: list[float]
+    verdict: Verdict | None
 
     @property
     def best(self) -> Row | None:
@@ -119,6 +121,7 @@ def summarise(results: Sequence[Result], *, budget: int, validation: int) -> Sum
         baseline=_most_accurate(references),
         found=_most_accurate(others),
         history=hypervolumes([Point(r.accuracy, r.macs) for r in rows], budget=budget),
+        verdict=verdict(results, rung),
     )
 
 
@@ -144,7 +147,7 @@ def sentences(summary: Summary) -> list[str]:
     if summary.best is None:
         return [*lines, "No evaluation is complete yet, so there is no front to show."]
     lines.append(f"Best: {_brief(summary.best)}. Hypervolume {summary.hypervolume:.4f}.")
-    return [*lines, *_comparison(summary)]
+    return [*lines, *_comparison(summary), *verdict_sentences(summary.verdict)]
 
 
 def _brief(one: Row) -> str:
@@ -158,14 +161,53 @@ def _comparison(summary: Summary) -> list[str]:
         return []
     sign = "above" if gain >= 0 else "below"
     margin = _margin(found.accuracy, summary.validation)
-    verdict = "" if abs(gain) >= margin else " No difference can be claimed."
+    claim = "" if abs(gain) >= margin else " No difference can be claimed."
     return [
         f"Best hand-made network: {_brief(baseline)}. Best found by the search: {_brief(found)}: "
         f"{abs(gain):.2f} points {sign} it, with {found.macs / baseline.macs:.2g} times its MACs.",
         f"One training scatters by about {SCATTER} points between seeds, and on "
         f"{summary.validation:,} validation images a difference below {margin:.1f} points may be "
-        f"chance.{verdict}",
+        f"chance.{claim}",
     ]
+
+
+def verdict_sentences(found: Verdict | None) -> list[str]:
+    """What the finals show, in words; nothing where there were none."""
+    if found is None:
+        return []
+    best, count = found.best, len(found.finalists)
+    seeds = min(len(finalist.accuracies) for finalist in found.finalists)
+    take = f"{_brief(row(best.result))} in its first training"
+    lines = [
+        f"Finals: {count} networks trained again with {seeds} seeds that had no part in "
+        "choosing them."
+    ]
+    if found.clear:
+        low, middle, high = found.margins[1]
+        lines.append(
+            f"Winner: {take}; it is {100 * middle:.2f} points more accurate than the second "
+            f"({100 * low:.2f} to {100 * high:.2f}, 95 % for all pairs)."
+        )
+    else:
+        others = [f"{f.result.number} ({f.result.origin})" for f in found.tied]
+        lines.append(
+            f"No winner: trials {', '.join(others)} cannot be told apart. The cheapest of them is "
+            f"{take}."
+        )
+    return [
+        *lines,
+        *(_finalist(*pair) for pair in zip(found.finalists, found.margins, strict=True)),
+    ]
+
+
+def _finalist(one: Finalist, margin: tuple[float, float, float]) -> str:
+    low, middle, high = (-100 * value for value in margin)
+    behind = f", {middle:+.2f} ({high:+.2f} to {low:+.2f}) against the first" if middle else ""
+    result = one.result
+    return (
+        f"Trial {result.number} ({result.origin}): {one.mean:.2%} with a deviation of "
+        f"{100 * one.deviation:.2f} points between seeds{behind}; {show_macs(result.macs)} MACs."
+    )
 
 
 def _margin(accuracy: float, images: int) -> float:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nasfuse.costs import show_macs
+from nasfuse.recipe import Rung
 from nasfuse.results import Result, complete, result_front
 from nasfuse.searching.schedule import Listener, Progress
 from nasfuse.searching.study import Settings
@@ -55,8 +56,7 @@ def clock(seconds: float) -> str:
 def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int) -> list[str]:
     """The plan of a search, before it starts."""
     rungs = ", then the best 1 in 4: ".join(
-        f"{rung.epochs} epoch{'s' * (rung.epochs > 1)} on {round(rung.share * train):,}"
-        for rung in settings.recipe.rungs
+        f"{_rung_text(rung)} on {round(rung.share * train):,}" for rung in settings.recipe.rungs
     )
     return [
         f"study   {settings.name}",
@@ -66,6 +66,12 @@ def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int
         f"rungs   {rungs} images",
         f"limits  {progress_words}",
     ]
+
+
+def _rung_text(rung: Rung) -> str:
+    """1 epoch, or 25% of 10 epochs."""
+    part = "" if rung.stop == 1 else f"{rung.stop:.0%} of "
+    return f"{part}{rung.epochs} epoch{'s' * (rung.epochs > 1)}"
 
 
 def _done(progress: Progress) -> float | None:
@@ -81,7 +87,7 @@ def _done(progress: Progress) -> float | None:
 
 def status_line(progress: Progress) -> str:
     """One line on where the search stands."""
-    results, top = progress.results, len(progress.study.settings.recipe.rungs) - 1
+    results, top = progress.results, progress.study.settings.recipe.top
     front = result_front(results)
     failed = sum(r.status == "failed" for r in results)
     of = f" of {progress.limits.trials}" if progress.limits.trials else ""
@@ -92,6 +98,9 @@ def status_line(progress: Progress) -> str:
     ]
     if front:
         counts.append(f"best {front[-1].point.accuracy:.4f} at {show_macs(front[-1].macs)}")
+    again = sum(r.status == "complete" and r.repeat > 0 for r in results)
+    if again:
+        counts.append(f"{again} trained again for the finals")
     if failed:
         counts.append(f"{failed} failed")
     return ", ".join(counts)
@@ -99,7 +108,7 @@ def status_line(progress: Progress) -> str:
 
 def _screen(progress: Progress) -> RenderableType:
     front = result_front(progress.results)
-    top = len(progress.study.settings.recipe.rungs) - 1
+    top = progress.study.settings.recipe.top
     done = _done(progress)
     parts: list[RenderableType] = []
     spent = f"{clock(progress.seconds)} gone"
@@ -115,7 +124,9 @@ def _screen(progress: Progress) -> RenderableType:
     for job, epoch, loss in list(progress.running.values()):
         epochs = progress.study.settings.recipe.rungs[job.rung].epochs
         now = f"epoch {epoch + 1}/{epochs}" + (f", loss {loss:.3f}" if epoch else "")
-        text = f"running {job.number} on rung {job.rung}: {now}   {fusion_text(job.architecture)}"
+        again = f", seed {job.repeat + 1}" if job.repeat else ""
+        where = f"running {job.number} on rung {job.rung}{again}"
+        text = f"{where}: {now}   {fusion_text(job.architecture)}"
         parts.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
     if progress.stopping:
         parts.append(Text("stopping after the running steps (once more to stop now)"))
@@ -171,7 +182,8 @@ class _Lines:
 
 
 def _line(result: Result) -> str:
-    name = f"trial {result.number:>3} rung {result.rung}"
+    again = f" seed {result.repeat + 1}" if result.repeat else ""
+    name = f"trial {result.number:>3} rung {result.rung}{again}"
     costs = f"{show_macs(result.macs):>7} MACs  {show_macs(result.params):>6} params"
     if result.status == "failed":
         return f"{name}  failed           {costs}  {result.cause}"

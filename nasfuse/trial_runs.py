@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from nasfuse.results import Result, result_front
+from nasfuse.results import Result, Step, result_front
 from nasfuse.summary import fusion_text
 
 
@@ -37,20 +37,20 @@ class TrialRun:
 
 
 def trial_runs(results: Sequence[Result], final_rung: int) -> list[TrialRun]:
-    """One entry a trial, in order of first appearance; of a repeated rung the last result counts.
+    """One entry a trial, in order of first appearance; of a step's results the last counts.
 
     Only results of `final_rung` give the metric `accuracy`, so that a chart never mixes rungs.
     """
-    trials: dict[str, dict[int, Result]] = {}
+    trials: dict[str, dict[Step, Result]] = {}
     for result in results:
-        rungs = trials.setdefault(result.key, {})
-        rungs.pop(result.rung, None)  # so that the newest comes last
-        rungs[result.rung] = result
+        steps = trials.setdefault(result.key, {})
+        steps.pop(result.step, None)  # so that the newest comes last
+        steps[result.step] = result
     best = {result.key for result in result_front(results)}
     step, now = len(results), max(map(milliseconds, results), default=0)
     return [
-        _trial_run(list(rungs.values()), final_rung, pareto=Metric(key in best, step, now))
-        for key, rungs in trials.items()
+        _trial_run(list(steps.values()), final_rung, pareto=Metric(key in best, step, now))
+        for key, steps in trials.items()
     ]
 
 
@@ -76,6 +76,10 @@ def _trial_run(rungs: Sequence[Result], final_rung: int, *, pareto: Metric) -> T
 
 
 def _metrics(one: Result, final_rung: int) -> Iterator[tuple[str, Metric]]:
+    if one.repeat:  # a finalist's, with a seed of its own
+        if one.accuracy is not None:
+            yield f"accuracy_repeat{one.repeat}", Metric(one.accuracy, one.rung, milliseconds(one))
+        return
     values: dict[str, float | None] = {
         "mmacs": one.macs / 1e6,
         "mparams": one.params / 1e6,
@@ -83,6 +87,7 @@ def _metrics(one: Result, final_rung: int) -> Iterator[tuple[str, Metric]]:
         f"accuracy_rung{one.rung}": one.accuracy,
         "accuracy": one.accuracy if one.rung == final_rung else None,
         "loss": one.loss,
+        "train_loss": one.train_loss,
     }
     for name, value in values.items():
         if value is not None and math.isfinite(value):

@@ -81,8 +81,7 @@ class View:
                     identity=settings.id,
                     settings=self._about(),
                 )
-            top = len(settings.recipe.rungs) - 1
-            self._tracker.sync(results, final_rung=top, budget=settings.budget)
+            self._tracker.sync(results, final_rung=settings.recipe.top, budget=settings.budget)
             self.problem = None
         except TrackingError as error:
             self.problem = str(error)

@@ -8,6 +8,7 @@ import pytest
 
 from nasfuse.api import choose, continuation, limits_of
 from nasfuse.errors import UsageError
+from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.schedule import Limits
 
@@ -19,7 +20,7 @@ class Finished:
 
     def __init__(self, results: list[Result], folder: Path) -> None:
         self.results, self.folder = results, folder
-        self.settings: Any = type("Settings", (), {"name": "a"})
+        self.settings: Any = type("Settings", (), {"name": "a", "recipe": Recipe()})
 
 
 def test_a_number_never_means_another_network_s_key(
@@ -39,6 +40,21 @@ def test_a_number_never_means_another_network_s_key(
     for ambiguous in ("3b", "3bbb", "7"):
         with pytest.raises(UsageError, match="no trained network"):
             choose(study, ambiguous)
+
+
+def test_the_best_is_the_cheapest_of_those_that_are_tied(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    repeats = {1: (0.8, 0.81), 2: (0.8, 0.82), 3: (0.2, 0.21)}
+    results = [
+        make_result(number, rung=2, repeat=repeat, accuracy=accuracy, macs=1000 * number)
+        for number, accuracies in repeats.items()
+        for repeat, accuracy in enumerate((0.9 - number / 100, *accuracies))
+    ]
+    study: Any = Finished(results, tmp_path)
+    assert choose(study, "best").number == 1
+    assert choose(study, "best").repeat == 0
+    assert choose(study, "2").repeat == 0
 
 
 def test_the_highest_rung_of_a_network_is_meant(tmp_path: Path, make_result: MakeResult) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nasfuse.finals import verdict
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.proposing import Proposer
@@ -160,6 +161,39 @@ def test_the_best_hand_made_network_gets_a_full_training(
     full = [r for r in planned.progress.results if r.rung == 1]
     assert any(r.is_reference for r in full)
     assert len(done) == len(planned.progress.results)
+
+
+def test_finalists_are_trained_again_at_the_end(tmp_path: Path, make_result: MakeResult) -> None:
+    planned = schedule(tmp_path, Limits(16, None))
+    done = run(planned, make_result)
+    again = [job for job in done if job.repeat]
+    assert done[-len(again) :] == again
+    full = {job.key for job in done if job.rung == 2}
+    assert {job.key for job in again} <= full
+    assert {job.repeat for job in again} == {1, 2, 3}
+    assert verdict(planned.progress.results, 2) is not None
+    assert planned.finished
+
+
+def test_finals_have_no_more_than_their_share_of_the_time(
+    tmp_path: Path, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = schedule(tmp_path, Limits(None, 100.0))
+    left = {"seconds": 100.0}
+    monkeypatch.setattr(Progress, "left", property(lambda self: left["seconds"]))
+    for _ in range(12):
+        job = planned.next()
+        assert job is not None
+        finish(planned, job, make_result)
+    left["seconds"] = 30.0
+    job = planned.next()
+    while job is not None and not job.repeat:
+        finish(planned, job, make_result)
+        job = planned.next()
+    assert job is not None, "finals come before the next best are brought to the top"
+    left["seconds"] = 0.0
+    monkeypatch.setattr(type(planned.ladder), "seconds_again", lambda self, result: 60.0)
+    assert not planned._finals()
 
 
 def test_failures_in_a_row_are_noticed(tmp_path: Path, make_result: MakeResult) -> None:
