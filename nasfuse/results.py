@@ -56,6 +56,7 @@ class Result(BaseModel):
     train_loss: float | None = None
     cause: str | None = None
     seconds: float
+    cpu_seconds: float | None = None
     seed: int
     data: str
     versions: dict[str, str]

@@ -7,7 +7,6 @@ a resumed search starts a new tuner, so what Ray pickles of these objects is nev
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ray.tune.search import Searcher
 from nasfuse.errors import SetupError
 from nasfuse.results import Result
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Schedule
-from nasfuse.searching.worker import Evaluation, Job, Task, record, recorded, result_path
+from nasfuse.searching.worker import Clock, Evaluation, Job, Task, record, recorded, result_path
 from nasfuse.training import reserve_memory
 
 MAX_CAUSE = 2000  # characters of an error that a result keeps
@@ -37,7 +36,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.job = Job.from_config(new_config["job"])
         self.evaluation: Evaluation | None = None
-        self.began = time.monotonic()
+        self.clock = Clock()
         return True
 
     def step(self) -> dict[str, Any]:
@@ -45,8 +44,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             return self._step()
         except Exception as error:  # whatever the cause, the trial failed and the search goes on
             cause = f"{type(error).__name__}: {error}".strip()[:MAX_CAUSE]
-            seconds = time.monotonic() - self.began
-            return _finished(record(self.task, self.job, seconds, cause=cause))
+            return _finished(record(self.task, self.job, self.clock.spent, cause=cause))
 
     def _step(self) -> dict[str, Any]:
         if self.evaluation is None:
@@ -101,7 +99,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             if result and "result" in result:
                 self._finish(Result.model_validate_json(result["result"]))
             elif error:
-                self._finish(record(self.task, job, 0.0, cause="its worker died three times"))
+                self._finish(record(self.task, job, {"seconds": 0.0}, cause="its worker died three times"))
             # else it was stopped on the way; a resumed search goes on from its checkpoint
         except Exception as broken:  # Ray would swallow it and train the job again
             self.progress.broken = self.progress.broken or broken

@@ -91,6 +91,23 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
+class Clock:
+    """Seconds that pass and that the processor works, with those of earlier attempts at a job."""
+
+    def __init__(self, earlier: Mapping[str, float] | None = None) -> None:
+        self._earlier, self._began = earlier or {}, self._now()
+
+    def _now(self) -> dict[str, float]:
+        return {"seconds": time.monotonic(), "cpu_seconds": time.process_time()}
+
+    @property
+    def spent(self) -> dict[str, float]:
+        return {
+            name: round(self._earlier.get(name, 0.0) + now - self._began[name], 3)
+            for name, now in self._now().items()
+        }
+
+
 class Evaluation:
     """A job on its way: `epoch` after `epoch`, then `finish`.
 
@@ -101,8 +118,7 @@ class Evaluation:
         self.task, self.job = task, job
         self.folder = task.trials / job.key
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.started = time.monotonic()
-        self.spent = 0.0  # seconds of earlier attempts whose checkpoint this one goes on from
+        self.clock = Clock()
         write_text(self.folder / "architecture.json", job.architecture.to_json(indent=2) + "\n")
         self.rung = task.recipe.rungs[job.rung]
         self.training = self._training()
@@ -130,10 +146,6 @@ class Evaluation:
     def done(self) -> bool:
         return self.training.done >= self.target
 
-    @property
-    def seconds(self) -> float:
-        return self.spent + time.monotonic() - self.started
-
     def epoch(self) -> float:
         """Train to the end of the epoch or rung, and leave a checkpoint; returns the loss."""
         loss = self.training.advance(self.target)
@@ -148,7 +160,7 @@ class Evaluation:
         return self.folder / f"{step.stem}.ckpt"
 
     def _save(self) -> None:
-        state = self.training.state() | {"rung": self.job.rung, "seconds": self.seconds}
+        state = self.training.state() | {"rung": self.job.rung, "spent": self.clock.spent}
         with replacing(self._checkpoint) as path:
             torch.save(state, path)
 
@@ -158,7 +170,7 @@ class Evaluation:
             state = torch.load(self._checkpoint, weights_only=True, map_location="cpu")
             self.training.restore(state)
             if state["rung"] == self.job.rung:
-                self.spent = float(state["seconds"])
+                self.clock = Clock(state["spent"])
 
     def finish(self) -> Result:
         """Judge the network on the validation images, and write weights and result."""
@@ -178,7 +190,7 @@ class Evaluation:
         with replacing(self.folder / f"{self.job.step.stem}.safetensors") as path:
             save_file(tensors, path, metadata={"architecture": self.job.key})
         scores = {"accuracy": score.accuracy, "loss": score.loss, "train_loss": training.loss}
-        return record(self.task, self.job, self.seconds, scores=scores)
+        return record(self.task, self.job, self.clock.spent, scores=scores)
 
 
 def recorded(task: Task, job: Job) -> Result | None:
@@ -195,7 +207,7 @@ def result_path(task: Task, step: Step) -> Path:
 def record(
     task: Task,
     job: Job,
-    seconds: float,
+    spent: Mapping[str, float],
     *,
     scores: Mapping[str, float] | None = None,
     cause: str | None = None,
@@ -217,7 +229,7 @@ def record(
         thop=thop_macs(job.architecture) if asked else price.thop,
         **(scores or {}),
         cause=cause,
-        seconds=round(seconds, 3),
+        **spent,
         seed=task.seed,
         data=task.dataset.fingerprint,
         versions=versions(),

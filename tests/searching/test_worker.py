@@ -88,7 +88,7 @@ def test_a_promoted_job_goes_on_where_it_was_paused(paused: Task, job: Job) -> N
     going_on = Evaluation(paused, top)
     assert going_on.training.done == 9
     assert going_on.training.steps == 18
-    assert going_on.seconds < first.seconds
+    assert going_on.clock.spent["seconds"] < first.seconds
     result = finish(going_on)
     assert (result.accuracy, result.loss) == (unbroken.accuracy, unbroken.loss)
     assert result.train_loss == pytest.approx(unbroken.train_loss)
@@ -121,7 +121,7 @@ def test_repeats_differ_in_their_seed_and_files(task: Task, job: Job) -> None:
 
 
 def test_a_failure_is_recorded_with_its_cause(task: Task, job: Job) -> None:
-    result = record(task, job, 1.5, cause="NonFiniteError: training loss is nan")
+    result = record(task, job, {"seconds": 1.5}, cause="NonFiniteError: training loss is nan")
     assert result.status == "failed"
     assert result.accuracy is None
     assert result.cause == "NonFiniteError: training loss is nan"
