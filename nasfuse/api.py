@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from nasfuse.costs import parse_budget
+from nasfuse.costs import parse_budget, parse_count
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import DATASETS, load_dataset
@@ -19,7 +19,7 @@ from nasfuse.errors import DataError, SearchError, UsageError
 from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.finals import verdict
 from nasfuse.recipe import Recipe, read_recipe
-from nasfuse.results import SAMPLERS, Result, result_front
+from nasfuse.results import OBJECTIVES, SAMPLERS, Result, result_front
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.running import GPU_SHARE, Resources, run_search
 from nasfuse.searching.schedule import Limits, Listener, Progress
@@ -37,7 +37,9 @@ class SearchOptions:
     """What a search is asked for; the command line's options have the same names.
 
     `budget` is text such as 400MFLOPs, `data` the name of a data set or a folder of images,
-    `space` the name of a space or a file, `recipe` a file, `epochs` those of the last rung.
+    `space` the name of a space or a file, `recipe` a file, `epochs` those of a full training.
+    `objective` is the cost that the front weighs against accuracy: macs, params or latency, which
+    is measured. `max_params` is text such as 5M.
     Without `trials` and `seconds` a search takes seven minutes; without `workers` it uses every
     core, or what the GPUs hold.
     """
@@ -51,6 +53,8 @@ class SearchOptions:
     workers: int | None = None
     gpus_per_trial: float | None = None
     sampler: str = "tpe"
+    objective: str = "macs"
+    max_params: str | None = None
     seed: int = 0
     epochs: int | None = None
     recipe: Path | None = None
@@ -77,6 +81,7 @@ def plan_search(options: SearchOptions) -> Plan:
         NasfuseError: of the kind that fits what is wrong.
     """
     budget = parse_budget(options.budget)
+    max_params = parse_count(options.max_params)
     space = load_space(options.space)
     check_budget(space, budget)  # before the images are loaded: it takes no time
     recipe = _recipe(options)
@@ -112,6 +117,8 @@ def plan_search(options: SearchOptions) -> Plan:
         workers=options.workers,
         gpus_per_trial=options.gpus_per_trial,
         ray_address=options.ray_address,
+        objective=options.objective,  # type: ignore[arg-type]  # checked above
+        max_params=max_params,
     )
     folder, named = options.studies / name, options.name is not None
     return Plan(settings, dataset, folder, limits, resources, named)
@@ -129,6 +136,13 @@ def _check_options(options: SearchOptions) -> None:
             where="--sampler",
             why=f"the samplers are {', '.join(SAMPLERS)}",
             fix="--sampler tpe",
+        )
+    if options.objective not in OBJECTIVES:
+        raise UsageError(
+            f"there is no objective '{options.objective}'",
+            where="--objective",
+            why=f"the front weighs accuracy against one of {', '.join(OBJECTIVES)}",
+            fix="--objective macs",
         )
     if not 0 <= options.seed < 2**31:
         raise UsageError(

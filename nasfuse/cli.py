@@ -86,6 +86,10 @@ def search(
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of proposals, splits and training.")
     ] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
+    objective: Annotated[
+        str, typer.Option(help="What the front weighs against accuracy: macs, params or latency.")
+    ] = "macs",
+    max_params: Annotated[str | None, typer.Option(help="Upper limit, such as 500K or 5M.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML file with how to train.")] = None,
     ray_address: RayAddress = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server or store.")] = None,
@@ -110,6 +114,8 @@ def search(
         gpus_per_trial=gpus_per_trial,
         sampler=sampler,
         seed=seed,
+        objective=objective,
+        max_params=max_params,
         epochs=epochs,
         recipe=recipe,
         ray_address=ray_address,

@@ -107,6 +107,29 @@ def parse_budget(text: str) -> int:
     return macs
 
 
+_COUNT = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<prefix>[KMG]?)", re.I)
+
+
+def parse_count(text: str | None) -> int | None:
+    """A number of parameters such as 500K or 5M; None is no limit.
+
+    Raises:
+        UsageError: the text is not a positive number.
+    """
+    if text is None:
+        return None
+    match = _COUNT.fullmatch(text.strip())
+    count = round(float(match["number"]) * _PREFIXES[match["prefix"].upper()]) if match else 0
+    if count < 1:
+        raise UsageError(
+            f"'{text}' is not a number of parameters",
+            where="--max-params",
+            why="it is a positive number, with K, M or G behind it where it is large",
+            fix="--max-params 5M",
+        )
+    return count
+
+
 def show_macs(macs: float) -> str:
     """MACs for people: 385.8M, 1.82G, 950K."""
     for prefix in "GMK":

@@ -31,6 +31,7 @@ COSTS = {
     "macs": "MACs (millions)",
     "params": "parameters (millions)",
     "thop": "MACs by thop (millions)",
+    "latency": "milliseconds for one image",
 }
 # Okabe and Ito's palette, which colour-blind readers tell apart
 BLUE, SKY, VERMILION, GREEN, GREY = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#8C8C8C"
@@ -86,10 +87,24 @@ def series(results: Sequence[Result]) -> list[Series]:
         )
         for n in range(highest)
     ]
-    fronts = [Series("front", _front(trained, cost), lined, cost) for cost in COSTS]
+    fronts = [Series("front", _front(trained, cost), lined, cost) for cost in _costs(results)]
     diamonds = _marker(GREEN, "diamond", 11)
     uniforms = Series("hand-made", uniform, diamonds)
     return [*lower, Series("trials", found, small), *fronts, uniforms]
+
+
+def _costs(results: Sequence[Result]) -> list[str]:
+    """The costs that are known of these networks, the study's objective first."""
+    trained = [result for result in results if result.status == "complete"]
+    names = [n for n in COSTS if all(getattr(r, n) is not None for r in trained)]
+    objective = trained[0].objective if trained else "macs"
+    return sorted(names, key=lambda name: name != objective)
+
+
+def _along(result: Result, cost: str) -> float:
+    """Where a network lies on the axis of a cost."""
+    value = float(getattr(result, cost))
+    return value if cost == "latency" else value / 1e6
 
 
 def _marker(colour: str, symbol: str, size: int, *, mode: str = "markers") -> dict[str, Any]:
@@ -108,23 +123,22 @@ def draw(results: Sequence[Result], budget: int) -> dict[str, Any]:
     """The plotly figure, with a menu for the cost on the x axis. `budget` in MACs."""
     drawn = series(results)
     traces = [*map(_trace, drawn), _budget_trace(drawn, budget)]
-    views = {cost: _view(drawn, cost, budget) for cost in COSTS}
-    for trace, x, visible in zip(traces, *views["macs"].values(), strict=True):
+    views = {cost: _view(drawn, cost, budget) for cost in _costs(results)}
+    first = next(iter(views))
+    for trace, x, visible in zip(traces, *views[first].values(), strict=True):
         trace.update(x=x, visible=visible)
     buttons = [
-        {"label": cost, "method": "update", "args": [views[cost], {"xaxis.title.text": title}]}
-        for cost, title in COSTS.items()
+        {"label": cost, "method": "update", "args": [view, {"xaxis.title.text": COSTS[cost]}]}
+        for cost, view in views.items()
     ]
-    return {"data": traces, "layout": _layout(buttons)}
+    return {"data": traces, "layout": _layout(buttons, COSTS[first])}
 
 
 def _view(drawn: Sequence[Series], cost: str, budget: int) -> dict[str, list[Any]]:
     """Where every trace lies along `cost`, in millions, and whether it is shown."""
-    xs: list[list[float | None]] = [
-        [getattr(r, s.cost or cost) / 1e6 for r in s.results] for s in drawn
-    ]
+    xs: list[list[float | None]] = [[_along(r, s.cost or cost) for r in s.results] for s in drawn]
     shown = ["legendonly" if s.faint else s.cost in (None, cost) for s in drawn]
-    limit = None if cost == "params" else budget / 1e6
+    limit = budget / 1e6 if cost in ("macs", "thop") else None
     return {"x": [*xs, [limit, limit]], "visible": [*shown, True]}
 
 
@@ -164,7 +178,7 @@ def _budget_trace(drawn: Sequence[Series], budget: int) -> dict[str, Any]:
     }
 
 
-def _layout(buttons: list[dict[str, Any]]) -> dict[str, Any]:
+def _layout(buttons: list[dict[str, Any]], title: str) -> dict[str, Any]:
     menu = {"type": "buttons", "direction": "right", "showactive": True, "buttons": buttons}
     place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "pad": {"t": 0, "b": 4}}
     axis = {"zeroline": False, "ticks": "outside", "automargin": True}
@@ -174,7 +188,7 @@ def _layout(buttons: list[dict[str, Any]]) -> dict[str, Any]:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hovermode": "closest",
-        "xaxis": {**axis, "type": "log", "title": {"text": COSTS["macs"]}},
+        "xaxis": {**axis, "type": "log", "title": {"text": title}},
         "yaxis": {**axis, "title": {"text": "validation accuracy (%)"}},
         "legend": {"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top"},
         "updatemenus": [{**menu, **place, "font": {"color": "#222"}, "bgcolor": "#f2f2f2"}],
@@ -209,15 +223,17 @@ def picture(results: Sequence[Result], summary: Summary, title: str) -> bytes:
 
     figure = Figure(figsize=(10, 6.5), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel=COSTS["macs"], ylabel="validation accuracy (%)", xscale="log")
+    cost = _costs(results)[0]
+    axes = figure.add_subplot(xlabel=COSTS[cost], ylabel="validation accuracy (%)", xscale="log")
     axes.set_title(title, parse_math=False)
     for one in series(results):
-        if one.results and not one.faint and one.cost in (None, "macs"):
-            _plot(axes, one)
+        if one.results and not one.faint and one.cost in (None, cost):
+            _plot(axes, one, cost)
     if summary.best is None:
         axes.text(0.5, 0.5, "no evaluation is complete yet", transform=axes.transAxes, ha="center")
         axes.set_xlim(summary.budget / 1e8, summary.budget / 1e6 * 1.2)
-    axes.axvline(summary.budget / 1e6, color=GREY, ls="--", label="budget")
+    if cost == "macs":
+        axes.axvline(summary.budget / 1e6, color=GREY, ls="--", label="budget")
     _mark_costs(axes)
     axes.legend(loc="lower right")
     buffer = io.BytesIO()
@@ -225,11 +241,11 @@ def picture(results: Sequence[Result], summary: Summary, title: str) -> bytes:
     return buffer.getvalue()
 
 
-def _plot(axes: Any, one: Series) -> None:
+def _plot(axes: Any, one: Series, cost: str) -> None:
     marker = one.look["marker"]
     joined = "-" if "lines" in one.look["mode"] else ""
     symbol = "D" if marker["symbol"] == "diamond" else "o"
-    xs = [r.macs / 1e6 for r in one.results]
+    xs = [_along(r, cost) for r in one.results]
     ys = [100 * r.point.accuracy for r in one.results]
     look = {"color": marker["color"], "ms": marker["size"] * 0.8, "drawstyle": "steps-post"}
     axes.plot(xs, ys, f"{symbol}{joined}", label=one.name, **look)

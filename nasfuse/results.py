@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,6 +15,10 @@ from nasfuse.errors import StorageError
 from nasfuse.pareto import Point, front
 
 SAMPLERS = ("tpe", "random", "nsga2")
+
+
+Objective = Literal["macs", "params", "latency"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
 class Step(NamedTuple):
@@ -36,7 +40,9 @@ class Result(BaseModel):
     `accuracy` is on validation images, between 0 and 1; it and `loss` are absent where the
     evaluation failed, and then `cause` says why. `train_loss` is the mean over all training steps.
     `origin` is how the candidate was proposed: the name of a reference of the space, or the
-    sampler's. `repeat` counts further full trainings of a finalist, each with a seed of its own.
+    sampler's. `objective` names the cost that the study's front has beside accuracy; `latency`, in
+    milliseconds, is measured only where it is that. `repeat` counts further full trainings of a
+    finalist, each with a seed of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +57,8 @@ class Result(BaseModel):
     macs: int
     params: int
     thop: int
+    latency: float | None = None
+    objective: Objective = "macs"
     accuracy: float | None = None
     loss: float | None = None
     train_loss: float | None = None
@@ -76,7 +84,13 @@ class Result(BaseModel):
     def point(self) -> Point:
         """Where it stands in the plane of the search; only for complete results."""
         assert self.accuracy is not None
-        return Point(self.accuracy, self.macs)
+        return Point(self.accuracy, self.cost)
+
+    @property
+    def cost(self) -> float:
+        """What is to be low: MACs, parameters or milliseconds."""
+        value = getattr(self, self.objective)
+        return float("inf") if value is None else float(value)
 
 
 def complete(results: Iterable[Result], rung: int) -> list[Result]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from nasfuse.architecture import Architecture, Scaling
-from nasfuse.costs import show_macs
+from nasfuse.costs import Cost, show_macs
 from nasfuse.errors import BudgetError
 from nasfuse.genes import ConvHead, Grouped
 from nasfuse.network import cost
@@ -155,15 +155,44 @@ def _deepened(stage: Stage, factor: float) -> Stage:
     return stage.model_copy(update=changed)
 
 
-def fit_to_budget(architecture: Architecture, scaling: Scaling, macs: int) -> Architecture:
+class Budget(NamedTuple):
+    """What a network may cost: MACs by either count, and parameters where those are limited."""
+
+    macs: int
+    params: int | None = None
+
+    def used(self, price: Cost) -> float:
+        """The share of the tighter limit that a network takes; at most 1 where it fits."""
+        if self.macs <= 0:
+            return math.inf
+        params = price.params / self.params if self.params else 0.0
+        return max(price.larger / self.macs, params)
+
+    def refusal(self, price: Cost) -> BudgetError:
+        """Of a network that costs as much as this and cannot be made smaller."""
+        params = f" and {show_macs(self.params)} parameters" if self.params else ""
+        return BudgetError(
+            f"this network does not fit {show_macs(self.macs)} MACs{params}",
+            why=f"at its smallest it needs {show_macs(price.larger)}"
+            + (f" and {show_macs(price.params)}" if self.params else ""),
+            fix=f"--budget {math.ceil(price.larger / 1e5) / 10:g}MFLOPs",
+            needed=price.larger,
+        )
+
+
+def fit_to_budget(
+    architecture: Architecture, scaling: Scaling, macs: int, params: int | None = None
+) -> Architecture:
     """The largest scaled network whose MACs, by our count and by thop's, are at most `macs`.
 
-    First the compound coefficient is solved for, then the widths alone take up what rounding of
-    depth and resolution left, all together and then one by one from the last stage to the first.
+    With `params` it has at most so many parameters as well. First the compound coefficient is
+    solved for, then the widths alone take up what rounding of depth and resolution left, all
+    together and then one by one from the last stage to the first.
 
     Raises:
         BudgetError: even the smallest network in this direction costs more.
     """
+    budget = Budget(macs, params)
 
     def scaled(phi: float) -> Architecture:
         depth, width, resolution = scaling.at(phi)
@@ -174,19 +203,19 @@ def fit_to_budget(architecture: Architecture, scaling: Scaling, macs: int) -> Ar
     def widened(factor: float) -> Architecture:
         return scale(fitted, width=factor, rounding=round_finely)
 
-    search = _Search(_doublings(scaled, macs), _PHI, step=0.06, tolerance=0.03)
-    fitted = _largest(scaled, search, macs)
+    search = _Search(_doublings(scaled, budget), _PHI, step=0.06, tolerance=0.03)
+    fitted = _largest(scaled, search, budget)
     # cost grows with the square of the width
-    room = math.sqrt(macs / cost(fitted).larger)
-    fitted = _largest(widened, _Search(room, (1.0, 1.6), step=0.03, tolerance=0.004), macs)
-    return _topped_up(fitted, macs).settled()
+    room = math.sqrt(1 / budget.used(cost(fitted)))
+    fitted = _largest(widened, _Search(room, (1.0, 1.6), step=0.03, tolerance=0.004), budget)
+    return _topped_up(fitted, budget).settled()
 
 
-def _doublings(scaled: Callable[[float], Architecture], macs: int) -> float:
-    """About the coefficient at which a network costs `macs`, for it counts doublings."""
-    guess = 0.0 if macs > 0 else _PHI[0]
-    for _ in range(2 if macs > 0 else 0):
-        guess = max(_PHI[0], guess + math.log2(macs / cost(scaled(guess)).larger))
+def _doublings(scaled: Callable[[float], Architecture], budget: Budget) -> float:
+    """About the coefficient at which a network reaches a limit, for it counts doublings."""
+    guess = 0.0 if budget.macs > 0 else _PHI[0]
+    for _ in range(2 if budget.macs > 0 else 0):
+        guess = max(_PHI[0], guess - math.log2(budget.used(cost(scaled(guess)))))
     return guess
 
 
@@ -199,7 +228,9 @@ class _Search(NamedTuple):
     tolerance: float
 
 
-def _largest(make: Callable[[float], Architecture], search: _Search, macs: int) -> Architecture:
+def _largest(
+    make: Callable[[float], Architecture], search: _Search, budget: Budget
+) -> Architecture:
     """The last member of a family of growing networks that fits: steps to both sides, bisection.
 
     Raises:
@@ -208,54 +239,51 @@ def _largest(make: Callable[[float], Architecture], search: _Search, macs: int) 
     (start, end), step = search.span, search.step
     low = high = min(end, max(start, search.guess))
     best = make(low)
-    while (needed := cost(best).larger) > macs:
+    while budget.used(cost(best)) > 1:
         if low == start:
-            raise BudgetError(
-                f"this network does not fit {show_macs(macs)} MACs",
-                why=f"at its smallest it needs {show_macs(needed)}",
-                fix=f"--budget {math.ceil(needed / 1e5) / 10:g}MFLOPs",
-                needed=needed,
-            )
+            raise budget.refusal(cost(best))
         high, low, step = low, max(start, low - step), 2 * step
         best = make(low)
     while low == high < end:
         high, step = min(end, low + step), 2 * step
-        if cost(wider := make(high)).larger <= macs:
+        if budget.used(cost(wider := make(high))) <= 1:
             low, best = high, wider
     while high - low > search.tolerance:
         middle = (low + high) / 2
-        if cost(network := make(middle)).larger <= macs:
+        if budget.used(cost(network := make(middle))) <= 1:
             low, best = middle, network
         else:
             high = middle
     return best
 
 
-def _topped_up(architecture: Architecture, macs: int) -> Architecture:
+def _topped_up(architecture: Architecture, budget: Budget) -> Architecture:
     """Widen the head and then stage by stage, the last one first, as far as each still fits.
 
     Once is enough: what did not fit before others were widened does not fit after it.
     """
     if isinstance(architecture.head, ConvHead):
-        architecture = _widest(architecture, _wider_head, macs)
+        architecture = _widest(architecture, _wider_head, budget)
     for number in reversed(range(len(architecture.stages))):
         for name in ("width", "growth"):
-            architecture = _widest(architecture, partial(_wider_stage, number, name), macs)
+            architecture = _widest(architecture, partial(_wider_stage, number, name), budget)
     return architecture
 
 
 def _widest(
-    architecture: Architecture, wider: Callable[[Architecture, int], Architecture | None], macs: int
+    architecture: Architecture,
+    wider: Callable[[Architecture, int], Architecture | None],
+    budget: Budget,
 ) -> Architecture:
     """The widest that fits, where `wider` widens by so many steps: doubled, then halved."""
     steps, taken = 1, 0
     best = architecture
-    while (following := wider(architecture, steps)) and cost(following).larger <= macs:
+    while (following := wider(architecture, steps)) and budget.used(cost(following)) <= 1:
         best, taken, steps = following, steps, 2 * steps
     while steps - taken > 1:
         middle = (steps + taken) // 2
         following = wider(architecture, middle)
-        if following and cost(following).larger <= macs:
+        if following and budget.used(cost(following)) <= 1:
             best, taken = following, middle
         else:
             steps = middle

@@ -108,7 +108,7 @@ def summarise(results: Sequence[Result], *, budget: int, validation: int) -> Sum
     """What these results say; `budget` in MACs, `validation` is the number of such images."""
     rung = max((r.rung for r in results if r.status == "complete"), default=0)
     trained = complete(results, rung)
-    rows = [row(result) for result in trained]
+    points = [result.point for result in trained]
     references = [row(result) for result in trained if result.is_reference]
     others = [row(result) for result in trained if not result.is_reference]
     return Summary(
@@ -120,16 +120,22 @@ def summarise(results: Sequence[Result], *, budget: int, validation: int) -> Sum
         references=references,
         baseline=_most_accurate(references),
         found=_most_accurate(others),
-        history=hypervolumes([Point(r.accuracy, r.macs) for r in rows], budget=budget),
+        history=hypervolumes(points, budget=reach(trained, budget)),
         verdict=verdict(results, rung),
     )
+
+
+def reach(trained: Sequence[Result], budget: int) -> float:
+    """The cost up to which the hypervolume counts: the budget, or the largest there is."""
+    of_macs = all(result.objective == "macs" for result in trained)
+    return budget if of_macs else 1.01 * max(result.cost for result in trained)
 
 
 def _most_accurate(rows: Sequence[Row]) -> Row | None:
     return max(rows, key=lambda r: (r.accuracy, -r.macs), default=None)
 
 
-def hypervolumes(points: Sequence[Point], *, budget: int) -> list[float]:
+def hypervolumes(points: Sequence[Point], *, budget: float) -> list[float]:
     """The hypervolume of the first point, of the first two, and so on."""
     kept: list[Point] = []
     volumes = []

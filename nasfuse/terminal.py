@@ -27,7 +27,8 @@ def front_table(results: Sequence[Result], *, rows: int | None = None) -> Table:
     """The front as a table, the most accurate network first."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", justify="right")
-    for name in ("accuracy", "MACs", "params"):
+    timed = any(result.latency is not None for result in results)
+    for name in ("accuracy", "MACs", "params", *(["latency"] if timed else [])):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("fusions, stage by stage", ratio=1, overflow="fold")
     table.add_column("from", no_wrap=True)
@@ -37,6 +38,7 @@ def front_table(results: Sequence[Result], *, rows: int | None = None) -> Table:
             f"{result.point.accuracy:.4f}",
             show_macs(result.macs),
             show_macs(result.params),
+            *([f"{result.latency:.2f} ms"] if timed else []),
             fusion_text(result.architecture),
             result.origin,
         )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from nasfuse.errors import StorageError
 from nasfuse.results import Result, complete
-from nasfuse.summary import Row, front_rows, hypervolumes
+from nasfuse.summary import Row, front_rows, hypervolumes, reach
 from nasfuse.tables import markdown_table
 from nasfuse.trial_runs import Metric, TrialRun, milliseconds, shared_view, trial_runs
 
@@ -102,7 +102,8 @@ class Tracker:
         runs = trial_runs(results, final_rung)
         self.rows = front_rows(results)
         trained = complete(results, final_rung)
-        volumes = hypervolumes([result.point for result in trained], budget=budget)
+        limit = reach(trained, budget)
+        volumes = hypervolumes([result.point for result in trained], budget=limit)
         history = [
             Metric(volume, step, milliseconds(result))
             for step, (volume, result) in enumerate(zip(volumes, trained, strict=True), 1)

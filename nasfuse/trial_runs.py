@@ -84,6 +84,7 @@ def _metrics(one: Result, final_rung: int) -> Iterator[tuple[str, Metric]]:
         "mmacs": one.macs / 1e6,
         "mparams": one.params / 1e6,
         "mthop": one.thop / 1e6,
+        "latency_ms": one.latency,
         f"accuracy_rung{one.rung}": one.accuracy,
         "accuracy": one.accuracy if one.rung == final_rung else None,
         "loss": one.loss,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nasfuse.costs import Cost, Shape, parse_budget, show_macs
+from nasfuse.costs import Cost, Shape, parse_budget, parse_count, show_macs
 from nasfuse.errors import UsageError
 
 
@@ -34,3 +34,14 @@ def test_strides_round_up() -> None:
 )
 def test_macs_for_people(macs: int, text: str) -> None:
     assert show_macs(macs) == text
+
+
+@pytest.mark.parametrize(("text", "count"), [("5M", 5_000_000), ("500k", 500_000), ("12", 12)])
+def test_counts_of_parameters(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "5MFLOPs", "many"])
+def test_what_is_no_count_is_explained(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-params"):
+        parse_count(text)

@@ -147,3 +147,19 @@ def test_a_folder_that_cannot_be_written(study: list[Result], tmp_path: Path) ->
     (tmp_path / "report").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cannot be written"):
         write_report(tmp_path / "report", study, title="demo", budget=BUDGET, validation=2000)
+
+
+@pytest.mark.parametrize("objective", ["params", "latency"])
+def test_another_objective_is_drawn_first(
+    make_result: MakeResult, tmp_path: Path, objective: str
+) -> None:
+    results = [
+        make_result(n, objective=objective, accuracy=0.9 - n / 10, latency=5.0 - n, params=10 * n)
+        for n in range(3)
+    ]
+    figure = draw(results, budget=1000)
+    assert figure["layout"]["updatemenus"][0]["buttons"][0]["label"] == objective
+    expected = [2, 1, 0] if objective == "latency" else [0]
+    assert [row.number for row in front_rows(results)] == expected
+    write_report(tmp_path, results, title="t", budget=1000, validation=100)
+    assert 0 < summarise(results, budget=1000, validation=100).hypervolume < 1

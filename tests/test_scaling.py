@@ -39,6 +39,26 @@ def test_candidates_fill_the_budget_and_never_pass_it(name: str, budget: int) ->
     assert used[len(used) // 20] >= 0.90
 
 
+def test_parameters_may_be_limited_as_well() -> None:
+    space = load_space("default").for_images(channels=1, classes=10)
+    budget, limit, binding = 20_000_000, 100_000, 0
+    for seed in range(20):
+        candidate = space.sample(seed)
+        free = fit_to_budget(candidate.architecture, candidate.scaling, budget)
+        network = fit_to_budget(candidate.architecture, candidate.scaling, budget, limit)
+        price = cost(network)
+        assert price.larger <= budget
+        assert price.params <= limit
+        if cost(free).params > limit:
+            binding += 1
+            assert price.params > 0.8 * limit
+        else:
+            assert network == free
+    assert binding > 5
+    with pytest.raises(BudgetError, match="100 parameters"):
+        fit_to_budget(candidate.architecture, candidate.scaling, budget, 100)
+
+
 def test_fitted_networks_are_sound_documents() -> None:
     for seed in range(40):
         candidate = SPACE.sample(seed)

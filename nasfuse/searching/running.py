@@ -69,6 +69,7 @@ def run_search(
             recipe=settings.recipe,
             seed=settings.seed,
             gpu=share > 0,
+            objective=settings.objective,
         )
         schedule = Schedule(progress, proposer, workers)
         tune_jobs(schedule, task, gpus_per_trial=share, listen=listen)

@@ -18,7 +18,7 @@ from nasfuse.architecture import read_document
 from nasfuse.errors import StorageError, UsageError
 from nasfuse.files import write_text
 from nasfuse.recipe import Recipe
-from nasfuse.results import Result, append_result, read_results
+from nasfuse.results import Objective, Result, append_result, read_results
 from nasfuse.space import SearchSpace, parse_space
 
 
@@ -27,8 +27,8 @@ class Settings(BaseModel):
 
     `id` tells studies of one name apart. `space` is the whole document of the search space, `mean`
     and `std` belong to the channels of training images with values between 0 and 1, `side` is that
-    of stored images from folders. The last five are what was asked of the first run; a resumed one
-    takes them up.
+    of stored images from folders. `trials` to `ray_address` are what was asked of the first run; a
+    resumed one takes them up. `objective` is the cost of the front, `max_params` a second limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +56,8 @@ class Settings(BaseModel):
     workers: int | None = None
     gpus_per_trial: float | None = None
     ray_address: str | None = None
+    objective: Objective = "macs"
+    max_params: int | None = None
 
     @property
     def search_space(self) -> SearchSpace:

@@ -11,7 +11,7 @@ import platform
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,9 +25,10 @@ from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.data.batches import Images, Normalisation, subset
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.files import replacing, write_text
+from nasfuse.latency import measure_latency
 from nasfuse.network import build, cost, thop_macs
 from nasfuse.recipe import Recipe
-from nasfuse.results import Result, Step
+from nasfuse.results import Objective, Result, Step
 from nasfuse.training import Training, evaluate, recalibrate
 
 REPEAT_STRIDE = 1_000_003  # between the seeds of a finalist's trainings
@@ -43,6 +44,7 @@ class Task:
     recipe: Recipe
     seed: int
     gpu: bool = False
+    objective: Objective = "macs"
 
     @property
     def device(self) -> torch.device:
@@ -190,7 +192,17 @@ class Evaluation:
         with replacing(self.folder / f"{self.job.step.stem}.safetensors") as path:
             save_file(tensors, path, metadata={"architecture": self.job.key})
         scores = {"accuracy": score.accuracy, "loss": score.loss, "train_loss": training.loss}
+        if self.task.objective == "latency":
+            scores["latency"] = self._latency()
         return record(self.task, self.job, self.clock.spent, scores=scores)
+
+    def _latency(self) -> float:
+        """Milliseconds for one image, measured on the first rung only: measuring scatters."""
+        first = recorded(self.task, replace(self.job, rung=0, repeat=0))
+        if first is not None and first.latency is not None:
+            return first.latency
+        network = build(self.job.architecture).to(self.task.device)  # one without autocast's traces
+        return measure_latency(network, self.job.architecture, self.task.device)
 
 
 def recorded(task: Task, job: Job) -> Result | None:
@@ -227,6 +239,7 @@ def record(
         macs=price.macs,
         params=price.params,
         thop=thop_macs(job.architecture) if asked else price.thop,
+        objective=task.objective,
         **(scores or {}),
         cause=cause,
         **spent,

@@ -126,3 +126,14 @@ def test_a_failure_is_recorded_with_its_cause(task: Task, job: Job) -> None:
     assert result.accuracy is None
     assert result.cause == "NonFiniteError: training loss is nan"
     assert (task.trials / job.key / "rung1.json").exists()
+
+
+def test_latency_is_measured_on_the_first_rung_where_it_is_the_objective(
+    task: Task, job: Job
+) -> None:
+    assert finish(Evaluation(task, replace(job, rung=0))).latency is None
+    timed = replace(task, objective="latency", trials=task.trials / "timed")
+    first, last = (finish(Evaluation(timed, replace(job, rung=rung))) for rung in (0, 1))
+    assert first.latency is not None
+    assert first.latency > 0
+    assert last.latency == first.latency == last.point.cost
