@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ from nasfuse.searching.study import Study
 from nasfuse.summary import sentences, summarise
 from nasfuse.tables import plain
 from nasfuse.tracking import Tracker, TrackingError
+
+REST = 40  # times as long as showing the last state took, so that training keeps the processor
 
 
 def artifact_folder(study: Study, uri: str) -> Path | None:
@@ -35,6 +38,7 @@ class View:
         self._tracker: Tracker | None = None
         self._newest: queue.SimpleQueue[list[Result] | None] = queue.SimpleQueue()
         self._seen = -1
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="view", daemon=True)
 
     def __enter__(self) -> View:
@@ -51,6 +55,7 @@ class View:
 
     def _end_thread(self) -> bool:
         """Whether the thread has ended; a store that hangs must not hang the search's end."""
+        self._ending.set()
         self._newest.put(None)
         self._thread.join(timeout=60)
         return not self._thread.is_alive()
@@ -68,7 +73,10 @@ class View:
                 if newer is None:
                     return
                 results = newer
+            began = time.monotonic()
             self._sync(results)
+            if self._ending.wait(REST * (time.monotonic() - began)):
+                return
 
     def _sync(self, results: list[Result]) -> None:
         settings = self.study.settings
