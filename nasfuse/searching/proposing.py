@@ -7,26 +7,31 @@ proposal is on the disk, in Optuna's storage, before anybody trains it.
 from __future__ import annotations
 
 import json
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.costs import Cost, show_macs
 from nasfuse.errors import BudgetError
+from nasfuse.holes import Value, fill
 from nasfuse.network import cost
 from nasfuse.scaling import fit_to_budget
+from nasfuse.searching.samplers import Asked, Domain, make_sampler
 from nasfuse.space import Candidate, SearchSpace
 
 # A trial's own target lies between this share of the budget and all of it, so that the front has
 # cheap networks as well; 6 doublings.
 SMALLEST_SHARE = 1 / 64
+SHARE = "share"
 MAX_DUPLICATES = 100
+DIRECTIONS = ("maximize", "minimize")
+UNLIMITED = 10**18  # MACs, more than any network of any space can be scaled to
 
 
 @dataclass(frozen=True)
@@ -42,22 +47,12 @@ class Proposal:
         return cost(self.architecture)
 
 
-def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Optuna's sampler of this name."""
-    if name == "random":
-        return RandomSampler(seed)
-    if name == "nsga2":
-        return NSGAIISampler(population_size=20, seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        # multivariate in groups: the univariate default gets stuck on duplicates in such spaces
-        return TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=16)
-
-
 class Proposer:
-    """Asks Optuna for candidates and tells it what came of them.
+    """Asks a sampler for candidates and tells it what came of them.
 
-    The study maximises accuracy on the first rung and minimises MACs.
+    The study maximises accuracy on the first rung and minimises MACs. Samplers see a copy of it in
+    memory, for on the disk each parameter would wait for a sync: a trial is written at once when it
+    is proposed, and once more when it is told. What was refused stays out of the database.
     """
 
     def __init__(
@@ -67,32 +62,30 @@ class Proposer:
         self.space, self.budget, self.sampler = space, budget, sampler
         self.study = optuna.create_study(
             storage=f"sqlite:///{storage.resolve()}",
+            sampler=RandomSampler(),  # never asked
             study_name="nasfuse",
-            directions=["maximize", "minimize"],
+            directions=DIRECTIONS,
             load_if_exists=True,
         )
-        trials = self.study.get_trials(deepcopy=False)
+        stored = self.study.get_trials(deepcopy=False)
         # a resumed search must not draw the same numbers again
-        self.study.sampler = make_sampler(sampler, seed + len(trials))
-        known = {t.user_attrs.get("origin") for t in trials}
+        asked = make_sampler(sampler, domain(space, budget), seed + len(stored))
+        self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
+        proposed = [trial for trial in stored if "key" in trial.user_attrs]
+        self._live.add_trials(proposed)
+        self._stored = len(stored)
+        self._numbers = {trial.number: live for live, trial in enumerate(proposed)}
+        self.seen = {trial.user_attrs["key"] for trial in proposed}
+        known = {trial.user_attrs["origin"] for trial in proposed}
         for name in space.references:
             if name not in known:
-                params = space.reference(name) | {"share": 1.0}
-                self.study.enqueue_trial(params, user_attrs={"origin": name})
-        self.seen = {t.user_attrs["key"] for t in trials if "key" in t.user_attrs}
+                params = space.reference(name) | {SHARE: 1.0}
+                self._live.enqueue_trial(params, user_attrs={"origin": name})
 
     def unfinished(self) -> list[Proposal]:
         """Proposals that were made and never told: what a killed search left."""
-        left = []
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if "key" in trial.user_attrs:
-                left.append(_proposal(trial))
-            else:  # killed between asking and fitting: a hand-made one is asked for again
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                if params := trial.system_attrs.get("fixed_params"):
-                    attributes = {"origin": trial.user_attrs["origin"]}
-                    self.study.enqueue_trial(params, user_attrs=attributes)
-        return left
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [_proposal(trial) for trial in running if "key" in trial.user_attrs]
 
     @property
     def proposed(self) -> int:
@@ -102,21 +95,36 @@ class Proposer:
     def propose(self) -> Proposal | None:
         """A new network within the budget; None when the space seems to have no more."""
         for _ in range(MAX_DUPLICATES):
-            trial = self.study.ask()
-            share = trial.suggest_float("share", SMALLEST_SHARE, 1.0, log=True)
+            trial = self._live.ask()
+            share = trial.suggest_float(SHARE, SMALLEST_SHARE, 1.0, log=True)
             architecture = self._fit(self.space.suggest(trial), share)
-            if architecture is None or architecture.key in self.seen:
-                reason = "does not fit" if architecture is None else "duplicate"
-                trial.set_user_attr("rejected", reason)
-                self.study.tell(trial, state=TrialState.FAIL)  # invisible to every sampler
-                continue
-            self.seen.add(architecture.key)
-            origin = trial.user_attrs.get("origin", self.sampler)
-            trial.set_user_attr("origin", origin)
-            trial.set_user_attr("architecture", architecture.to_json())
-            trial.set_user_attr("key", architecture.key)  # the last one: now it counts
-            return Proposal(trial.number, origin, architecture)
+            if architecture is not None and architecture.key not in self.seen:
+                return self._record(trial, architecture)
+            self._live.tell(trial, state=TrialState.FAIL)  # a value that no sampler counts
         return None
+
+    def _record(self, trial: optuna.Trial, architecture: Architecture) -> Proposal:
+        """Put a proposal on the disk, in one write."""
+        origin = trial.user_attrs.get("origin", self.sampler)
+        attributes = {
+            "origin": origin,
+            "architecture": architecture.to_json(),
+            "key": architecture.key,
+        }
+        live = self._live.get_trials(deepcopy=False)[trial.number]
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=live.params,
+                distributions=live.distributions,
+                user_attrs=attributes,
+                system_attrs=live.system_attrs,  # nsga2 keeps its generations there
+            )
+        )
+        number, self._stored = self._stored, self._stored + 1
+        self._numbers[number] = trial.number
+        self.seen.add(architecture.key)
+        return Proposal(number, origin, architecture)
 
     def _fit(self, candidate: Candidate, share: float) -> Architecture | None:
         for target in (share * self.budget, self.budget):
@@ -128,10 +136,27 @@ class Proposer:
 
     def tell(self, number: int, *, accuracy: float | None, macs: int) -> None:
         """What the first rung found; None for a trial that failed."""
-        if accuracy is None:
-            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-        else:
-            self.study.tell(number, [accuracy, macs], skip_if_finished=True)
+        state = TrialState.FAIL if accuracy is None else TrialState.COMPLETE
+        values = None if accuracy is None else [accuracy, float(macs)]
+        self.study.tell(number, values, state=state, skip_if_finished=True)
+        live = self._numbers[number]
+        self._live.tell(live, values, state=state, skip_if_finished=True)
+
+
+def domain(space: SearchSpace, budget: int) -> Domain:
+    """What samplers are told of a space: its parameters, and how much of the budget to use.
+
+    A network is fitted to the share only once it is chosen, which takes milliseconds.
+    """
+
+    def suggest(trial: Asked) -> None:
+        trial.suggest_float(SHARE, SMALLEST_SHARE, 1.0, log=True)
+        fill(space.template, trial, "")
+
+    def price(params: Mapping[str, Value]) -> float:
+        return float(params[SHARE] or 1.0) * budget
+
+    return Domain(suggest, price, SHARE)
 
 
 def _proposal(trial: FrozenTrial) -> Proposal:
@@ -140,16 +165,26 @@ def _proposal(trial: FrozenTrial) -> Proposal:
     return Proposal(trial.number, trial.user_attrs["origin"], architecture)
 
 
-def reachable(space: SearchSpace, *, samples: int = 64) -> int:
-    """MACs of about the cheapest network of the space: the smallest budget that can be met."""
-    smallest = []
+class Reach(NamedTuple):
+    """MACs of about the cheapest and the dearest network that a space can be scaled to."""
+
+    least: int
+    most: int
+
+
+def reachable(space: SearchSpace, *, samples: int = 64) -> Reach:
+    """What budgets can be met and used up, by some members at their smallest and largest."""
+    smallest, largest = [], []
     for seed in range(samples):
         candidate = space.sample(seed)
         try:
             fit_to_budget(candidate.architecture, candidate.scaling, 0)
         except BudgetError as error:
             smallest.append(error.needed)
-    return min(smallest)
+        if seed % 16 == 0:
+            fitted = fit_to_budget(candidate.architecture, candidate.scaling, UNLIMITED)
+            largest.append(cost(fitted).larger)
+    return Reach(min(smallest), max(largest))
 
 
 def check_budget(space: SearchSpace, budget: int) -> None:
@@ -158,12 +193,12 @@ def check_budget(space: SearchSpace, budget: int) -> None:
     Raises:
         BudgetError: with the smallest budget that can be met.
     """
-    least = reachable(space)
+    least, most = reachable(space)
     if budget < least:
         raise BudgetError(
             f"no network of the space '{space.name}' fits {show_macs(budget)} MACs",
             where="--budget",
-            why=f"the cheapest one found needs {show_macs(least)} MACs",
+            why=f"those found need {show_macs(least)} to {show_macs(most)} MACs",
             fix=f"--budget {-(-least // 100_000) / 10:g}MFLOPs",
             needed=least,
         )
