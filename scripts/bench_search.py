@@ -37,22 +37,25 @@ from typing import Any
 import numpy as np
 import optuna
 from made_up import FAMILIES, Accuracies, Array, Table, synthetic
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
 from nasfuse.holes import Value
 from nasfuse.pareto import Point, front, hypervolume
 from nasfuse.results import SAMPLERS
+from nasfuse.searching.members import Asked, Domain, Replay
 from nasfuse.searching.proposing import domain as domain_of
-from nasfuse.searching.samplers import Asked, Domain, Replay, make_sampler
+from nasfuse.searching.samplers import make_sampler
 from nasfuse.space import load_space
 
 AT = (25, 50, 100, 200)
-REJECTED = 100  # in a row, before a member is drawn from what is left
+CROWDED = 200  # with rejected trials, which samplers pass over one by one
+REJECTED = 25  # in a row, before a member is drawn from what is left
 BASELINES = ("rs_feas", "reg_evo", "tpe_free")
 
 
 def read_table(options: argparse.Namespace) -> Table:
-    import pandas
+    import pandas  # type: ignore[import-untyped]
 
     reader = pandas.read_parquet if options.table.suffix == ".parquet" else pandas.read_csv
     text = {"dtype": {options.encoding: str}} if reader is pandas.read_csv else {}
@@ -105,7 +108,8 @@ class Problem:
 
     def curve(self) -> list[float]:
         """Regret of the incumbent after each evaluation."""
-        best, incumbents = float(self.table.report[self.allowed].max()), []
+        best = float(self.table.report[self.allowed].max())
+        incumbents: list[int] = []
         for count, value in enumerate(self.values):
             better = not count or value > self.values[incumbents[-1]]
             incumbents.append(count if better else incumbents[-1])
@@ -167,10 +171,22 @@ def ask_and_tell(
         if row is None or not (again or row in left):
             study.tell(trial, state=TrialState.FAIL)
             rejected += 1
+            study = without_failed(study)
             continue
         rejected = 0
         left.discard(row)
         study.tell(trial, problem.evaluate(row))
+
+
+def without_failed(study: optuna.Study) -> optuna.Study:
+    """The same without rejected trials once there are many: each parameter would pass them."""
+    trials = study.get_trials(deepcopy=False)
+    kept = [trial for trial in trials if trial.state != TrialState.FAIL]
+    if len(trials) - len(kept) < CROWDED:
+        return study
+    fresh = optuna.create_study(directions=study.directions, sampler=study.sampler)
+    fresh.add_trials(kept)
+    return fresh
 
 
 def plain_tpe(domain: Domain, seed: int) -> optuna.samplers.BaseSampler:
@@ -209,11 +225,11 @@ def curves(table: Table, jobs: Sequence[Job], workers: int) -> dict[Job, list[fl
         return dict(zip(jobs, pool.map(work, jobs, chunksize=5), strict=True))
 
 
-def bootstrap(differences: Array, *, digits: int = 3) -> list[float]:
-    """95% interval of the mean."""
-    drawn = np.random.default_rng(0).choice(differences, (4000, len(differences)))
-    low, high = np.quantile(drawn.mean(axis=1), [0.025, 0.975])
-    return [round(float(low), digits), round(float(high), digits)]
+def difference(values: Array, *, digits: int = 3) -> list[float]:
+    """The mean and its 95% bootstrap interval."""
+    drawn = np.random.default_rng(0).choice(values, (4000, len(values))).mean(axis=1)
+    found = [values.mean(), *np.quantile(drawn, [0.025, 0.975])]
+    return [round(float(value), digits) for value in found]
 
 
 def judge(found: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
@@ -229,20 +245,16 @@ def judge(found: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
             "error": {c + 1: round(float(error[c]), 3) for c in columns},
             "to reach rs_feas at 200": int(below[0]) + 1 if len(below) else None,
             "against": {
-                base: {
-                    c + 1: [round(float((regret - found[base])[:, c].mean()), 3)]
-                    + bootstrap((regret - found[base])[:, c])
-                    for c in columns
-                }
+                base: {c + 1: difference((regret - found[base])[:, c]) for c in columns}
                 for base in BASELINES
-                if name not in BASELINES
+                if name not in BASELINES and base in found
             },
         }
     return summary
 
 
 def bench_table(table: Table, options: argparse.Namespace) -> dict[str, Any]:
-    names = [*BASELINES, *options.samplers.split(",")]
+    names = list(dict.fromkeys([*options.baselines.split(","), *options.samplers.split(",")]))
     budgets = [float(budget) for budget in options.budget.split(",")]
     jobs = [(n, b, seed) for n in names for b in budgets for seed in range(options.seeds)]
     regret = curves(table, jobs, options.workers)
@@ -259,7 +271,8 @@ FEASIBLE = (0.3, 0.5, 0.8)  # shares of the networks that a budget allows
 
 def bench_synthetic(options: argparse.Namespace) -> dict[str, Any]:
     """Regret in units of random search's at 25, by family and over all."""
-    names, count = [*BASELINES, *options.samplers.split(",")], range(options.seeds)
+    names = list(dict.fromkeys([*options.baselines.split(","), *options.samplers.split(",")]))
+    count = range(options.seeds)
     found: dict[str, dict[str, list[Array]]] = {family: {} for family in FAMILIES}
     for family, number in itertools.product(FAMILIES, range(len(FEASIBLE))):
         table = synthetic(family, options.first + number)
@@ -312,8 +325,11 @@ def bench_space(options: argparse.Namespace) -> dict[str, Any]:
         name: {
             "hypervolume": round(float(volume.mean()), 4),
             "error": round(float(volume.std(ddof=1)) / math.sqrt(len(volume)), 4),
-            "against random": [round(float((volume - found["random"]).mean()), 4)]
-            + bootstrap(volume - found["random"], digits=4),
+            **{
+                f"- {base}": difference(volume - found[base], digits=4)
+                for base in ("random", "tpe")
+                if base in found and name != base
+            },
         }
         for name, volume in found.items()
     }
@@ -340,14 +356,13 @@ def _asks(name: str, finished: int, *, asks: int) -> Iterator[float]:
         directions=("maximize", "minimize"), sampler=make_sampler(name, domain, 0)
     )
     for _ in range(finished):
-        replay = Replay({}, generator, {})
+        ranges: dict[str, BaseDistribution] = {}
+        replay = Replay({}, generator, ranges)
         domain.suggest(replay)
         genes = {n: v for n, v in replay.params.items() if n != "share"}
         share = float(replay.params["share"] or 1)
         values = [accuracies.observed(genes, share, generator), share * SPACE_BUDGET]
-        study.add_trial(
-            create_trial(params=replay.params, distributions=replay.ranges, values=values)
-        )
+        study.add_trial(create_trial(params=replay.params, distributions=ranges, values=values))
     for _ in range(asks):
         began = time.perf_counter()
         trial = study.ask()
@@ -384,6 +399,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--first", type=int, default=0, help="number of the first made-up table")
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
+    parser.add_argument("--baselines", default=",".join(BASELINES))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -55,7 +55,7 @@ def synthetic(family: str, seed: int) -> Table:
 
 
 def _normal(values: Array) -> Array:
-    return (values - values.mean()) / values.std()
+    return np.asarray((values - values.mean()) / values.std())
 
 
 def _costs(codes: NDArray[np.int64], family: str, generator: np.random.Generator) -> Array:
@@ -118,7 +118,7 @@ class Accuracies:
             if not isinstance(a, float) and not isinstance(b, float)
         ]
         quality = (sum(effects) + sum(joint)) / math.sqrt(len(params))
-        return 0.85 - 0.12 * share**-0.2 + 0.02 * math.tanh(quality / 2)
+        return 0.85 - 0.12 * float(share**-0.2) + 0.02 * math.tanh(quality / 2)
 
     def observed(
         self, params: Mapping[str, Value], share: float, generator: random.Random

@@ -30,9 +30,9 @@ STARTUP = 10  # told values before the surrogate is asked
 FULL = 0.5  # of the proposals for a front use all of the budget
 SLACK = 1.05  # a member that costs so much more than a proposal is still compared with it
 PARENTS = 10  # of mutants: the best told, then those of the largest expected improvement
-MUTANTS = (150, 75, 75)  # of each round
-RANDOM, RENEWED = 300, 30  # random members among the candidates; how many are new each time
-OBSERVED = 300  # members that the surrogate sees: the best, the latest, some others
+MUTANTS = (100, 40, 40)  # of each round
+RANDOM, RENEWED = 100, 15  # random members among the candidates; how many are new each time
+OBSERVED = 200  # members that the surrogate sees: the best, the latest, some others
 FITTED = 150  # members that its weights are fitted to
 GROWTH = 1.1  # times the members of the last fit, before weights are fitted again
 STEPS = (40, 12)  # of the first fit and of later ones
@@ -184,4 +184,4 @@ def log_improvement(mean: Array, deviation: Array, best: float) -> Array:
     below = np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in z])
     direct = np.log(np.maximum(density + z * below, 1e-300))
     far = -(z**2) / 2 - math.log(2 * math.pi) / 2 - 2 * np.log(np.maximum(-z, 1.0))
-    return np.where(z > -5, direct, far) + np.log(deviation)
+    return np.asarray(np.where(z > -5, direct, far) + np.log(deviation))

@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import optuna
 from optuna.samplers import RandomSampler
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasfuse.architecture import Architecture, parse_architecture
@@ -22,7 +22,8 @@ from nasfuse.errors import BudgetError
 from nasfuse.holes import Value, fill
 from nasfuse.network import cost
 from nasfuse.scaling import fit_to_budget
-from nasfuse.searching.samplers import Asked, Domain, make_sampler
+from nasfuse.searching.members import Asked, Domain
+from nasfuse.searching.samplers import make_sampler
 from nasfuse.space import Candidate, SearchSpace
 
 # A trial's own target lies between this share of the budget and all of it, so that the front has
@@ -30,7 +31,7 @@ from nasfuse.space import Candidate, SearchSpace
 SMALLEST_SHARE = 1 / 64
 SHARE = "share"
 MAX_DUPLICATES = 100
-DIRECTIONS = ("maximize", "minimize")
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 UNLIMITED = 10**18  # MACs, more than any network of any space can be scaled to
 
 
@@ -56,10 +57,18 @@ class Proposer:
     """
 
     def __init__(
-        self, storage: Path, space: SearchSpace, *, budget: int, sampler: str, seed: int
+        self,
+        storage: Path,
+        space: SearchSpace,
+        *,
+        budget: int,
+        sampler: str,
+        seed: int,
+        max_params: int | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.budget, self.sampler = space, budget, sampler
+        self.max_params = max_params
         self.study = optuna.create_study(
             storage=f"sqlite:///{storage.resolve()}",
             sampler=RandomSampler(),  # never asked
@@ -127,9 +136,10 @@ class Proposer:
         return Proposal(number, origin, architecture)
 
     def _fit(self, candidate: Candidate, share: float) -> Architecture | None:
+        genes, scaling, most = candidate.architecture, candidate.scaling, self.max_params
         for target in (share * self.budget, self.budget):
             try:
-                return fit_to_budget(candidate.architecture, candidate.scaling, int(target))
+                return fit_to_budget(genes, scaling, int(target), most)
             except BudgetError:  # too small a target for this network: give it the whole budget
                 continue
         return None
@@ -165,15 +175,28 @@ def _proposal(trial: FrozenTrial) -> Proposal:
     return Proposal(trial.number, trial.user_attrs["origin"], architecture)
 
 
-class Reach(NamedTuple):
-    """MACs of about the cheapest and the dearest network that a space can be scaled to."""
+@dataclass(frozen=True)
+class Reach:
+    """MACs of some members of a space at their smallest, and of the largest one found."""
 
-    least: int
+    smallest: tuple[int, ...]
     most: int
+
+    @property
+    def least(self) -> int:
+        """About the smallest budget that can be met."""
+        return min(self.smallest)
+
+    def fitting(self, budget: int) -> float:
+        """The share of the members that can meet a budget."""
+        return sum(macs <= budget for macs in self.smallest) / len(self.smallest)
 
 
 def reachable(space: SearchSpace, *, samples: int = 64) -> Reach:
-    """What budgets can be met and used up, by some members at their smallest and largest."""
+    """What budgets can be met and used up, by members at their smallest and a few at their largest.
+
+    A few are enough: the largest ones are far beyond what anybody trains.
+    """
     smallest, largest = [], []
     for seed in range(samples):
         candidate = space.sample(seed)
@@ -184,7 +207,7 @@ def reachable(space: SearchSpace, *, samples: int = 64) -> Reach:
         if seed % 16 == 0:
             fitted = fit_to_budget(candidate.architecture, candidate.scaling, UNLIMITED)
             largest.append(cost(fitted).larger)
-    return Reach(min(smallest), max(largest))
+    return Reach(tuple(smallest), max(largest))
 
 
 def check_budget(space: SearchSpace, budget: int) -> None:
@@ -193,12 +216,12 @@ def check_budget(space: SearchSpace, budget: int) -> None:
     Raises:
         BudgetError: with the smallest budget that can be met.
     """
-    least, most = reachable(space)
-    if budget < least:
+    reach = reachable(space)
+    if budget < (least := reach.least):
         raise BudgetError(
             f"no network of the space '{space.name}' fits {show_macs(budget)} MACs",
             where="--budget",
-            why=f"those found need {show_macs(least)} to {show_macs(most)} MACs",
+            why=f"those found need {show_macs(least)} to {show_macs(reach.most)} MACs",
             fix=f"--budget {-(-least // 100_000) / 10:g}MFLOPs",
             needed=least,
         )

@@ -24,8 +24,10 @@ from optuna.distributions import (
 from nasfuse.holes import Value
 
 Array = NDArray[np.float64]
+Entry = tuple[int, float]  # a column, and what stands in it
 
 ALONE = "alone"  # owns columns that are always 0
+HALF = math.sqrt(0.5)  # two levels then differ by a squared distance of 1
 SPREAD = 1.5  # of a weight's logarithm, a priori
 NOISE = (-3.0, 1.5)  # the same of the noise's share of the variance: mean and spread
 STEP = 0.3  # of the first step of a logarithm
@@ -56,47 +58,42 @@ class Encoder:
     def __init__(self, ranges: Mapping[str, BaseDistribution]) -> None:
         self._ranges = ranges
         self._columns: dict[tuple[str, Value], int] = {}
-        self._entries: dict[tuple[str, Value], list[tuple[int, float]]] = {}
+        self._entries: dict[tuple[str, Value], list[Entry]] = {}
         self._groups: dict[str, set[str]] = {}
 
     def encode(self, members: Sequence[Member]) -> Features:
-        rows, columns, values = [], [], []
-        for row, member in enumerate(members):
-            entries = self._of(member)
-            rows += [row] * len(entries)
-            columns += [column for column, _ in entries]
-            values += [value for _, value in entries]
+        entries = [self._of(member) for member in members]
+        row = np.repeat(np.arange(len(members)), [len(found) for found in entries])
+        pairs = np.array([pair for found in entries for pair in found])
         width = len(self._columns)
-        cells = np.array(rows) * width + np.array(columns)
-        flat = np.bincount(cells, np.array(values), len(members) * width)
+        cells = row * width + pairs[:, 0].astype(int)
+        flat = np.asarray(np.bincount(cells, pairs[:, 1], len(members) * width), np.float64)
         sizes = [self._size(owner) for owner, _ in self._columns]
         scales = [0.0 if size == 1 else math.sqrt(1 / max(size, 1)) for size in sizes]
-        pairs = zip(self._columns, sizes, strict=True)
-        owners = [ALONE if size == 1 else owner for (owner, _), size in pairs]
+        named = zip(self._columns, sizes, strict=True)
+        owners = [ALONE if size == 1 else owner for (owner, _), size in named]
         return Features(flat.reshape(-1, width) * scales, owners)
 
-    def _of(self, member: Member) -> list[tuple[int, float]]:
+    def _of(self, member: Member) -> list[Entry]:
         found = [(self._column("cost", None), math.log2(max(member.cost, 1e-12)) / 2)]
         for name, value in member.params.items():
             entries = self._entries.get((name, value))
-            found += entries or self._level(name, value)
+            if entries is None:
+                entries = self._level(name, value, self._ranges[name])
+                if not isinstance(value, float):  # of a continuum there is no end
+                    self._entries[name, value] = entries
+            found += entries
         return found
 
-    def _level(self, name: str, value: Value) -> list[tuple[int, float]]:
-        """The entries of a parameter's value; kept unless it is one of a continuum."""
-        half, range_ = math.sqrt(0.5), self._ranges[name]
+    def _level(self, name: str, value: Value, range_: BaseDistribution) -> list[Entry]:
+        """The columns of a parameter's value, and what stands in them."""
         position = _position(value, range_)
+        found = [] if position is None else [(self._column(f"order {name}", None), position)]
         if not isinstance(range_, CategoricalDistribution):
-            assert position is not None
-            there = (self._column(f"level {name}", True), half)
-            return [there, (self._column(f"order {name}", None), position)]
+            return [*found, (self._column(f"level {name}", True), HALF)]
         group = f"count {re.sub('[0-9]+', '*', name)} {range_.choices}"
         self._groups.setdefault(group, set()).add(name)
-        found = [(self._column(owner, value), half) for owner in (f"level {name}", group)]
-        if position is not None:
-            found.append((self._column(f"order {name}", None), position))
-        self._entries[name, value] = found
-        return found
+        return found + [(self._column(owner, value), HALF) for owner in (f"level {name}", group)]
 
     def _column(self, owner: str, level: Value) -> int:
         return self._columns.setdefault((owner, level), len(self._columns))
@@ -108,16 +105,17 @@ class Encoder:
 
 def _position(value: Value, range_: BaseDistribution) -> float | None:
     """Where a number lies in its range, from 0 to 1; None for labels, which have no order."""
-    match range_:
-        case CategoricalDistribution(choices=choices):
-            if len(choices) < 3 or not all(_is_number(choice) for choice in choices):
-                return None
-            return choices.index(value) / (len(choices) - 1)
-        case FloatDistribution(low=low, high=high, log=True):
-            return math.log(float(value or low) / low) / math.log(high / low)
-        case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
-            return (float(value or 0) - low) / max(high - low, 1e-12)
-    return None
+    if isinstance(range_, CategoricalDistribution):
+        choices = range_.choices
+        ordered = len(choices) > 2 and all(_is_number(choice) for choice in choices)
+        return choices.index(value) / (len(choices) - 1) if ordered else None
+    assert isinstance(range_, FloatDistribution | IntDistribution)
+    assert isinstance(value, int | float)
+    if range_.high == range_.low:
+        return 0.0
+    if range_.log:
+        return math.log(value / range_.low) / math.log(range_.high / range_.low)
+    return (value - range_.low) / (range_.high - range_.low)
 
 
 def _is_number(choice: object) -> bool:
@@ -185,7 +183,7 @@ def _loss(rows: Array, owner: NDArray[np.intp], values: Array, point: Array) -> 
 
 def _kernel(left: Array, right: Array) -> Array:
     squares = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1)[None] - 2 * left @ right.T
-    return np.exp(-np.maximum(squares, 0.0))
+    return np.asarray(np.exp(-np.maximum(squares, 0.0)))
 
 
 class GaussianProcess:

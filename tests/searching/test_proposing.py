@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import optuna
 import pytest
 
 from nasfuse.errors import BudgetError
 from nasfuse.results import SAMPLERS
-from nasfuse.searching.proposing import Proposer, check_budget
+from nasfuse.searching.proposing import Proposer, check_budget, reachable
 from nasfuse.space import load_space, parse_space
 
 SPACE = load_space("default").for_images(channels=1, classes=10)
@@ -121,3 +123,31 @@ def test_a_budget_out_of_reach_is_refused_with_one_in_reach() -> None:
     with pytest.raises(BudgetError) as caught:
         check_budget(SPACE, 1_000)
     check_budget(SPACE, caught.value.needed)
+
+
+def test_a_refusal_is_quick_and_names_the_range() -> None:
+    began = time.perf_counter()
+    with pytest.raises(BudgetError, match=r"need .* to .* MACs"):
+        check_budget(SPACE, 1_000)
+    assert time.perf_counter() - began < 1
+
+
+def test_how_much_of_a_space_can_meet_a_budget() -> None:
+    reach = reachable(SPACE)
+    assert reach.fitting(reach.least - 1) == 0
+    assert 0 < reach.fitting(2 * reach.least) < reach.fitting(reach.most) == 1
+
+
+def test_the_disk_holds_what_was_proposed_and_told_and_nothing_else(tmp_path: Path) -> None:
+    asking = proposer(tmp_path, "random")
+    made = [asking.propose() for _ in range(12)]
+    asking.tell(11, accuracy=0.5, macs=1000)
+    study = optuna.load_study(study_name="nasfuse", storage=f"sqlite:///{tmp_path}/study.db")
+    assert [p.number for p in made if p] == list(range(12)) == [t.number for t in study.trials]
+    assert study.trials[11].values == [0.5, 1000]
+    assert [t.user_attrs["key"] for t in study.trials] == [p.architecture.key for p in made if p]
+    again = proposer(tmp_path, "random")
+    again.tell(3, accuracy=0.25, macs=2000)
+    assert again.propose() not in made
+    study = optuna.load_study(study_name="nasfuse", storage=f"sqlite:///{tmp_path}/study.db")
+    assert study.trials[3].values == [0.25, 2000]
