@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nasfuse.architecture import read_document
 from nasfuse.errors import DocumentError
 
-FEWEST, LONGER = 1000, 10
+FEWEST, SHORT, LONGER = 1000, 0.05, 10
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -92,15 +92,15 @@ class Recipe(BaseModel):
     def for_images(self, count: int) -> Recipe:
         """The same recipe for a training set of this size.
 
-        Every rung sees FEWEST images where there are so many, for a training on fewer ranks
-        networks by chance; and a full training is at least LONGER times as long as the first rung,
-        for otherwise it would find nothing new.
+        The first rung sees FEWEST images where there are so many and SHORT of what a full training
+        sees, for on fewer it would rank networks by chance; and a full training is at least LONGER
+        times as long as the first rung, for otherwise it would find nothing new.
         """
-        least = round(min(1.0, FEWEST / count), 4)
-        first = self.rungs[0].model_copy(update={"share": max(self.rungs[0].share, least)})
-        last = self.rungs[-1]
-        epochs = max(last.epochs, math.ceil(LONGER * first.passes / last.share))
+        start = max(self.rungs[0].passes, min(1.0, FEWEST / count))
+        epochs = max(self.rungs[-1].epochs, math.ceil(LONGER * start / self.rungs[-1].share))
         recipe = self.with_epochs(epochs)
+        passes = round(max(start, SHORT * recipe.rungs[-1].passes), 4)
+        first = Rung(share=min(1.0, passes), epochs=max(1, round(passes)))
         return recipe.model_copy(update={"rungs": (first, *recipe.rungs[1:])})
 
     def with_epochs(self, epochs: int) -> Recipe:

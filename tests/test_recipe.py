@@ -16,6 +16,13 @@ def test_few_images_are_all_used() -> None:
     assert Recipe().for_images(1_000_000) == Recipe()
 
 
+@pytest.mark.parametrize(("epochs", "first"), [(1, 0.1), (2, 0.1), (8, 0.4), (20, 1), (60, 3)])
+def test_a_longer_training_begins_with_a_longer_first_rung(epochs: int, first: float) -> None:
+    rungs = Recipe().with_epochs(epochs).for_images(10_000).rungs
+    assert rungs[0].passes == pytest.approx(first)
+    assert rungs[-1].passes == epochs
+
+
 def test_epochs_are_those_of_the_last_rung() -> None:
     assert [rung.epochs for rung in Recipe().with_epochs(7).rungs] == [1, 7, 7]
     apart = Recipe(rungs=(Rung(share=0.5, epochs=1), Rung(share=1, epochs=1)))

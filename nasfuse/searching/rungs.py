@@ -3,14 +3,14 @@
 Asynchronous successive halving (Li et al. 2020, ASHA, arXiv:1810.05934) inside bands of equal
 cost: a network is compared only with networks that cost between half as much and twice as much,
 so that small ones are not dropped for being small. The first rung has a complete short schedule,
-the others are pauses of one long run; validation accuracies in the middle of a long schedule would
-rank networks badly, so a pause is judged by averaged weights and by the training loss.
+the others are pauses of one long run. The accuracy of weights in the middle of a long schedule
+ranks networks badly, so a pause is judged by averaged weights with batch norm measured anew; the
+training loss was measured to rank worse than that where blocks differ (scripts/audit_rungs.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from nasfuse.recipe import Recipe
@@ -33,17 +33,8 @@ def bands(results: Iterable[Result], budget: int) -> dict[int, list[Result]]:
 
 
 def ranked(group: Sequence[Result]) -> list[Result]:
-    """The most promising first, by the mean of two ranks: of accuracy and of training loss.
-
-    The training loss of all steps ranks networks about as well as their accuracy does, and errs
-    elsewhere (Ru et al. 2021, arXiv:2006.04492).
-    """
-    by_accuracy = sorted(group, key=lambda r: (-r.point.accuracy, r.macs, r.number))
-    by_loss = sorted(group, key=lambda r: (r.train_loss or 0.0, r.macs, r.number))
-    places: Counter[Step] = Counter()
-    for order in (by_accuracy, by_loss):
-        places.update({result.step: place for place, result in enumerate(order)})
-    return sorted(by_accuracy, key=lambda r: places[r.step])
+    """The most accurate first; of equally accurate ones that with the lower loss."""
+    return sorted(group, key=lambda r: (-r.point.accuracy, r.loss or 0.0, r.macs, r.number))
 
 
 class Ladder:
@@ -79,9 +70,10 @@ class Ladder:
         return best
 
     def seconds(self, result: Result) -> float:
-        """About how long a network takes on the next rung, from its time on this one."""
-        recipe = self.recipe
-        return result.seconds * recipe.work(result.rung + 1) / recipe.work(result.rung)
+        """About how long a network takes to the top, from its time on this rung."""
+        work = self.recipe.work
+        left = sum(work(rung) for rung in range(result.rung + 1, self.recipe.top + 1))
+        return result.seconds * left / work(result.rung)
 
     def seconds_again(self, result: Result) -> float:
         """About how long another full training of a network takes."""

@@ -112,7 +112,7 @@ class Schedule:
         return self._promotions(len(self.started)) if by_clock else []
 
     def _promotions(self, least: int) -> list[Job]:
-        """Promotions that can be expected to be through in time.
+        """Promotions of networks that can be expected to reach the top in time.
 
         At the end the best hand-made network is among them, for the others to be compared with.
         """

@@ -48,16 +48,16 @@ def test_nobody_goes_twice_and_failures_never(make_result: MakeResult) -> None:
     assert not LADDER.promotable([*results, failed], begun, least=1)
 
 
-def test_time_on_the_next_rung_is_foreseen(make_result: MakeResult) -> None:
-    assert LADDER.seconds(make_result(0, seconds=2.0)) == pytest.approx(5)
+def test_time_to_the_top_is_foreseen(make_result: MakeResult) -> None:
+    assert LADDER.seconds(make_result(0, seconds=2.0)) == pytest.approx(20)
     assert LADDER.seconds(make_result(0, rung=1, seconds=2.0)) == pytest.approx(6)
     assert LADDER.seconds_again(make_result(0, rung=2, seconds=3.0)) == pytest.approx(4)
 
 
-def test_accuracy_and_training_loss_count_alike(make_result: MakeResult) -> None:
-    values = [(0.9, 1.0), (0.8, 0.5), (0.7, 0.6), (0.6, 0.9)]
+def test_of_equally_accurate_networks_the_loss_decides(make_result: MakeResult) -> None:
+    values = [(0.8, 1.0), (0.9, 0.9), (0.9, 0.5)]
     results = [
-        make_result(n, accuracy=accuracy, train_loss=loss, macs=900)
+        make_result(n, accuracy=accuracy, loss=loss, macs=900)
         for n, (accuracy, loss) in enumerate(values)
     ]
-    assert [r.number for r in ranked(results)] == [1, 0, 2, 3]
+    assert [r.number for r in ranked(results)] == [2, 1, 0]

@@ -206,3 +206,14 @@ def test_failures_in_a_row_are_noticed(tmp_path: Path, make_result: MakeResult) 
     assert not progress.failing
     progress.results = failures
     assert progress.failing
+
+
+def test_the_same_seed_and_results_give_the_same_search(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    """With one worker nothing depends on who ends first."""
+    runs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        runs.append(run(schedule(tmp_path / name, Limits(20, None)), make_result))
+    assert runs[0] == runs[1]
