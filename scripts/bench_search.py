@@ -24,10 +24,8 @@ import itertools
 import json
 import math
 import random
-import statistics
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,17 +34,15 @@ from typing import Any
 
 import numpy as np
 import optuna
-from made_up import FAMILIES, Accuracies, Array, Table, synthetic
-from optuna.distributions import BaseDistribution
-from optuna.trial import TrialState, create_trial
+from fronts import ask_times, bench_space
+from made_up import FAMILIES, Array, Table, synthetic
+from optuna.trial import TrialState
+from paired import difference
 
 from nasfuse.holes import Value
-from nasfuse.pareto import Point, front, hypervolume
 from nasfuse.results import SAMPLERS
-from nasfuse.searching.members import Asked, Domain, Replay
-from nasfuse.searching.proposing import domain as domain_of
+from nasfuse.searching.members import Asked, Domain
 from nasfuse.searching.samplers import make_sampler
-from nasfuse.space import load_space
 
 AT = (25, 50, 100, 200)
 CROWDED = 200  # with rejected trials, which samplers pass over one by one
@@ -225,13 +221,6 @@ def curves(table: Table, jobs: Sequence[Job], workers: int) -> dict[Job, list[fl
         return dict(zip(jobs, pool.map(work, jobs, chunksize=5), strict=True))
 
 
-def difference(values: Array, *, digits: int = 3) -> list[float]:
-    """The mean and its 95% bootstrap interval."""
-    drawn = np.random.default_rng(0).choice(values, (4000, len(values))).mean(axis=1)
-    found = [values.mean(), *np.quantile(drawn, [0.025, 0.975])]
-    return [round(float(value), digits) for value in found]
-
-
 def judge(found: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
     """Regret at some counts, differences to the baselines, and when rs_feas at 200 is reached."""
     target = found["rs_feas"][:, -1].mean()
@@ -254,7 +243,7 @@ def judge(found: Mapping[str, Array]) -> dict[str, dict[str, Any]]:
 
 
 def bench_table(table: Table, options: argparse.Namespace) -> dict[str, Any]:
-    names = list(dict.fromkeys([*options.baselines.split(","), *options.samplers.split(",")]))
+    names = [*options.baselines.split(","), *options.samplers.split(",")]
     budgets = [float(budget) for budget in options.budget.split(",")]
     jobs = [(n, b, seed) for n in names for b in budgets for seed in range(options.seeds)]
     regret = curves(table, jobs, options.workers)
@@ -271,7 +260,7 @@ FEASIBLE = (0.3, 0.5, 0.8)  # shares of the networks that a budget allows
 
 def bench_synthetic(options: argparse.Namespace) -> dict[str, Any]:
     """Regret in units of random search's at 25, by family and over all."""
-    names = list(dict.fromkeys([*options.baselines.split(","), *options.samplers.split(",")]))
+    names = [*options.baselines.split(","), *options.samplers.split(",")]
     count = range(options.seeds)
     found: dict[str, dict[str, list[Array]]] = {family: {} for family in FAMILIES}
     for family, number in itertools.product(FAMILIES, range(len(FEASIBLE))):
@@ -284,92 +273,6 @@ def bench_synthetic(options: argparse.Namespace) -> dict[str, Any]:
     everything = {n: np.array([c for f in FAMILIES for c in found[f][n]]) for n in names}
     each = {f: judge({n: np.array(c) for n, c in found[f].items()}) for f in FAMILIES}
     return {"all families": judge(everything), **each}
-
-
-MEGA = 1_000_000
-SPACE_BUDGET = 400 * MEGA
-
-
-def front_volume(space: str, evaluations: int, job: Job) -> float:
-    """Hypervolume of the true accuracies of the front that was observed, references first."""
-    name, budget, seed = job
-    searched, accuracies = load_space(space), Accuracies(seed)
-    domain, generator = domain_of(searched, int(budget)), random.Random(seed)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        directions=("maximize", "minimize"), sampler=make_sampler(name, domain, seed)
-    )
-    for reference in searched.references:
-        study.enqueue_trial(searched.reference(reference) | {"share": 1.0})
-    told = []
-    for _ in range(evaluations):
-        trial = study.ask()
-        domain.suggest(trial)
-        genes = {n: v for n, v in trial.params.items() if n != "share"}
-        share = float(trial.params["share"])
-        seen = accuracies.observed(genes, share, generator)
-        study.tell(trial, [seen, share * budget])
-        told.append((Point(seen, share * budget), accuracies.true(genes, share)))
-    kept = [told[i] for i in front([point for point, _ in told])]
-    return hypervolume([Point(true, point.cost) for point, true in kept], budget=budget)
-
-
-def bench_space(options: argparse.Namespace) -> dict[str, Any]:
-    names, seeds = options.samplers.split(","), range(options.seeds)
-    jobs = [(name, float(SPACE_BUDGET), seed) for name in names for seed in seeds]
-    work = partial(front_volume, options.space, 100)
-    with ProcessPoolExecutor(options.workers) as pool:
-        volumes = dict(zip(jobs, pool.map(work, jobs), strict=True))
-    found = {n: np.array([volumes[n, float(SPACE_BUDGET), s] for s in seeds]) for n in names}
-    return {
-        name: {
-            "hypervolume": round(float(volume.mean()), 4),
-            "error": round(float(volume.std(ddof=1)) / math.sqrt(len(volume)), 4),
-            **{
-                f"- {base}": difference(volume - found[base], digits=4)
-                for base in ("random", "tpe")
-                if base in found and name != base
-            },
-        }
-        for name, volume in found.items()
-    }
-
-
-def ask_times(options: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of one ask in the default space, the median and the largest of ten."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    times: dict[str, Any] = {}
-    for name in options.samplers.split(","):
-        for finished in (100, 1000, 10_000):
-            took = sorted(_asks(name, finished, asks=10))
-            times.setdefault(name, {})[finished] = [
-                round(statistics.median(took), 1),
-                round(took[-1], 1),
-            ]
-    return times
-
-
-def _asks(name: str, finished: int, *, asks: int) -> Iterator[float]:
-    space, accuracies, generator = load_space("default"), Accuracies(0), random.Random(0)
-    domain = domain_of(space, SPACE_BUDGET)
-    study = optuna.create_study(
-        directions=("maximize", "minimize"), sampler=make_sampler(name, domain, 0)
-    )
-    for _ in range(finished):
-        ranges: dict[str, BaseDistribution] = {}
-        replay = Replay({}, generator, ranges)
-        domain.suggest(replay)
-        genes = {n: v for n, v in replay.params.items() if n != "share"}
-        share = float(replay.params["share"] or 1)
-        values = [accuracies.observed(genes, share, generator), share * SPACE_BUDGET]
-        study.add_trial(create_trial(params=replay.params, distributions=ranges, values=values))
-    for _ in range(asks):
-        began = time.perf_counter()
-        trial = study.ask()
-        domain.suggest(trial)
-        yield (time.perf_counter() - began) * 1e3
-        share = float(trial.params["share"])
-        study.tell(trial, [accuracies.observed(trial.params, share, generator), share])
 
 
 def show_judged(title: str, judged: Mapping[str, Mapping[str, Any]]) -> None:

@@ -37,6 +37,7 @@ FITTED = 150  # members that its weights are fitted to
 GROWTH = 1.1  # times the members of the last fit, before weights are fitted again
 STEPS = (40, 12)  # of the first fit and of later ones
 TARGET = 0.5  # the smaller, the more do differences between the best count
+WORST = 3.0  # times the median regret: what is worse is not told apart
 
 
 class Known(NamedTuple):
@@ -167,13 +168,13 @@ def _comparable(known: Known, level: float) -> list[int]:
 
 
 def transformed(values: Array) -> Array:
-    """Values of which the best are told apart and the worst do not count: a logarithm of regret.
+    """The logarithm of regret, in units of its median, upside down and standardised.
 
-    Its scale is what the better half spans, so that broken networks, far below, change nothing.
+    So the best are told apart, and networks that are broken, however far below, count as bad.
     """
     regret = values.max() - values
-    scale = max(float(np.median(regret)), 1e-12)
-    logs = -np.log(TARGET + regret / scale)
+    units = np.minimum(regret / max(float(np.median(regret)), 1e-12), WORST)
+    logs = -np.log(TARGET + units)
     return np.asarray((logs - logs.mean()) / max(float(logs.std()), 1e-12))
 
 
