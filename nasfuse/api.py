@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import secrets
@@ -20,6 +21,7 @@ from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.finals import verdict
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.results import OBJECTIVES, SAMPLERS, Result, result_front
+from nasfuse.searching.forecast import Forecast, forecast
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.running import GPU_SHARE, Resources, run_search
 from nasfuse.searching.schedule import Limits, Listener, Progress
@@ -52,7 +54,7 @@ class SearchOptions:
     seconds: float | None = None
     workers: int | None = None
     gpus_per_trial: float | None = None
-    sampler: str = "tpe"
+    sampler: str = SAMPLERS[0]
     objective: str = "macs"
     max_params: str | None = None
     seed: int = 0
@@ -83,7 +85,7 @@ def plan_search(options: SearchOptions) -> Plan:
     budget = parse_budget(options.budget)
     max_params = parse_count(options.max_params)
     space = load_space(options.space)
-    check_budget(space, budget)  # before the images are loaded: it takes no time
+    check_budget(space, budget, max_params)  # before the images are loaded: it takes no time
     recipe = _recipe(options)
     _check_options(options)
     limits = limits_of(options.trials, options.seconds)
@@ -91,7 +93,7 @@ def plan_search(options: SearchOptions) -> Plan:
     side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
     dataset = load_dataset(options.data, side=side, seed=options.seed)
     space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
-    check_budget(space, budget)
+    check_budget(space, budget, max_params)
     normalisation = measure(dataset.train)
     name = options.name or free_name(options.studies, dataset.name)
     settings = Settings(
@@ -108,7 +110,7 @@ def plan_search(options: SearchOptions) -> Plan:
         mean=normalisation.mean,
         std=normalisation.std,
         recipe=recipe if options.recipe else recipe.for_images(len(dataset.train)),
-        sampler=options.sampler,  # type: ignore[arg-type]  # checked above
+        sampler=options.sampler,
         seed=options.seed,
         tracking_uri=_absolute_store(options.tracking_uri),
         versions=versions(),
@@ -124,18 +126,25 @@ def plan_search(options: SearchOptions) -> Plan:
     return Plan(settings, dataset, folder, limits, resources, named)
 
 
+def foresee(plan: Plan) -> Forecast:
+    """What a planned search will take, from a few batches of training; writes nothing."""
+    workers = plan.resources.workers or 1
+    return forecast(plan.settings, plan.dataset, plan.limits, workers)
+
+
 def _recipe(options: SearchOptions) -> Recipe:
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     return recipe.with_epochs(options.epochs) if options.epochs else recipe
 
 
 def _check_options(options: SearchOptions) -> None:
+    near = difflib.get_close_matches(options.sampler, SAMPLERS, 1)
     if options.sampler not in SAMPLERS:
         raise UsageError(
             f"there is no sampler '{options.sampler}'",
             where="--sampler",
             why=f"the samplers are {', '.join(SAMPLERS)}",
-            fix="--sampler tpe",
+            fix=f"--sampler {near[0] if near else SAMPLERS[0]}",
         )
     if options.objective not in OBJECTIVES:
         raise UsageError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import signal
 import sys
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasfuse.errors import NasfuseError, SearchError, SetupError, UsageError
+from nasfuse.errors import NasfuseError, SearchError, SetupError
 
 if TYPE_CHECKING:
     from nasfuse.api import Outcome
@@ -85,7 +84,9 @@ def search(
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of proposals, splits and training.")
     ] = 0,
-    sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
+    sampler: Annotated[
+        str, typer.Option(help="guided, evolution, tpe, nsga2 or random.")
+    ] = "guided",
     objective: Annotated[
         str, typer.Option(help="What the front weighs against accuracy: macs, params or latency.")
     ] = "macs",
@@ -99,9 +100,18 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search for networks within a budget and print their Pareto front."""
-    from nasfuse.api import SearchOptions, plan_search, start
-    from nasfuse.screens import make_console, print_json, print_outcome, print_plan, say
-    from nasfuse.terminal import watching
+    from dataclasses import asdict
+
+    from nasfuse.api import SearchOptions, foresee, plan_search, start
+    from nasfuse.screens import (
+        make_console,
+        print_forecast,
+        print_json,
+        print_outcome,
+        print_plan,
+        say,
+    )
+    from nasfuse.terminal import parse_seconds, watching
 
     options = SearchOptions(
         budget=budget,
@@ -127,9 +137,12 @@ def search(
     if not quiet:
         print_plan(console, plan)
     if dry_run:
+        foreseen = foresee(plan)
+        print_forecast(console, plan, foreseen)
         say(console, "nothing was written; leave out --dry-run to start")
         if as_json:
-            print_json({"schema_version": 1, "settings": plan.settings.model_dump(mode="json")})
+            settings = plan.settings.model_dump(mode="json")
+            print_json({"schema_version": 1, "settings": settings, "forecast": asdict(foreseen)})
         return
     with watching(console, quiet=quiet) as listen:
         outcome = start(plan, listen=listen)
@@ -157,7 +170,7 @@ def resume(
     from nasfuse.screens import make_console, print_outcome
     from nasfuse.searching.schedule import Limits
     from nasfuse.searching.study import find_study
-    from nasfuse.terminal import watching
+    from nasfuse.terminal import parse_seconds, watching
 
     found = find_study(studies, study)
     limits, resources = continuation(
@@ -337,26 +350,6 @@ def ui(
         print(f"the front of {name}:\n  {front_address(server.address, uri, name, identity)}")
         print(f"all studies:\n  {server.address}\nCtrl-C ends the server.", flush=True)
         server.process.wait()
-
-
-def parse_seconds(text: str | None) -> float | None:
-    """Seconds of a time such as 90s, 30m, 2h or 300.
-
-    Raises:
-        UsageError: the text is no positive time.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
-    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if seconds <= 0:
-        raise UsageError(
-            f"'{text}' is not a time",
-            where="--time-limit",
-            why="a time is a positive number of seconds, or has one of the units s, m, h",
-            fix="--time-limit 30m",
-        )
-    return seconds
 
 
 def _exit_as_it_ended(outcome: Outcome) -> None:

@@ -85,7 +85,7 @@ def pool_cost(shape: Shape, stride: int) -> Cost:
 
 
 _BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<prefix>[KMG]?)(?P<unit>FLOPS|MACS)?", re.I)
-_PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def parse_budget(text: str) -> int:
@@ -132,7 +132,7 @@ def parse_count(text: str | None) -> int | None:
 
 def show_macs(macs: float) -> str:
     """MACs for people: 385.8M, 1.82G, 950K."""
-    for prefix in "GMK":
+    for prefix in "TGMK":
         if macs >= _PREFIXES[prefix]:
             return f"{macs / _PREFIXES[prefix]:.4g}{prefix}"
     return f"{macs:.0f}"

@@ -14,7 +14,7 @@ from nasfuse.architecture import Architecture
 from nasfuse.errors import StorageError
 from nasfuse.pareto import Point, front
 
-SAMPLERS = ("tpe", "random", "nsga2")
+SAMPLERS = ("guided", "evolution", "tpe", "nsga2", "random")  # the default comes first
 
 
 Objective = Literal["macs", "params", "latency"]

@@ -21,6 +21,7 @@ from nasfuse.terminal import clock, front_table, plan_lines, status_line
 
 if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search imports
     from nasfuse.api import Outcome, Plan
+    from nasfuse.searching.forecast import Forecast
 
 
 def make_console(as_json: bool) -> Console:
@@ -59,6 +60,21 @@ def print_plan(console: Console, plan: Plan) -> None:
     words = f"{' or '.join(ends)}, {hands}"
     size, train = settings.search_space.size, len(plan.dataset.train)
     for line in plan_lines(settings, words, size=size, train=train):
+        say(console, line)
+
+
+def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
+    """What the search will take; measured just now, so it holds for a machine as busy as now."""
+    least, most = show_macs(foreseen.least), show_macs(foreseen.most)
+    lines = [
+        f"costs   the cheapest network found needs {least} MACs, the dearest {most}; "
+        f"{foreseen.fitting:.0%} of the space fits the budget",
+        f"time    about {clock(foreseen.seconds)} for {foreseen.trials} networks and the finals; "
+        f"{clock(foreseen.full)} for a full training at the whole budget (measured)",
+        f"memory  about {foreseen.memory / 2**30:.1f} GB a worker",
+        f"disk    about {max(1, foreseen.disk // 2**20)} MB in {plan.folder}",
+    ]
+    for line in lines:
         say(console, line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nasfuse.costs import show_macs
+from nasfuse.errors import UsageError
 from nasfuse.recipe import Rung
 from nasfuse.results import Result, complete, result_front
 from nasfuse.searching.schedule import Listener, Progress
@@ -53,6 +55,26 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02} min"
     return f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def parse_seconds(text: str | None) -> float | None:
+    """Seconds of a time such as 90s, 30m, 2h or 300.
+
+    Raises:
+        UsageError: the text is no positive time.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip().lower())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise UsageError(
+            f"'{text}' is not a time",
+            where="--time-limit",
+            why="a time is a positive number of seconds, or has one of the units s, m, h",
+            fix="--time-limit 30m",
+        )
+    return seconds
 
 
 def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nasfuse.cli import parse_seconds
 from nasfuse.errors import UsageError
+from nasfuse.terminal import parse_seconds
 
 
 def nasfuse(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -29,6 +29,9 @@ MISTAKES = {
     "unknown space": (["search", "--budget", "4M", "--space", "defalt"], 3, "--space default"),
     "unknown data": (["search", "--budget", "4M", "--data", "smaple"], 3, "sample"),
     "unknown sampler": (["search", "--budget", "4M", "--sampler", "tpee"], 2, "tpe"),
+    "misspelt sampler": (["search", "--budget", "4M", "--sampler", "gided"], 2, "--sampler guided"),
+    "unknown objective": (["search", "--budget", "4M", "--objective", "flops"], 2, "--objective"),
+    "parameters": (["search", "--budget", "4M", "--max-params", "10"], 4, "--max-params"),
     "study with slash": (["search", "--budget", "4M", "--name", "a/b"], 2, "--name"),
     "no time": (["search", "--budget", "4M", "--time-limit", "soon"], 2, "--time-limit 30m"),
     "unknown option": (["search", "--bugdet", "4M"], 2, "--budget"),
@@ -54,7 +57,15 @@ def test_mistakes_are_explained(tmp_path: Path, arguments: list[str], code: int,
 def test_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     run = nasfuse("search", "--budget", "4MFLOPs", "--trials", "9", "--dry-run", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    for words in ("sample", "10,000 training images", "4M MACs", "9 networks", "nothing was"):
+    for words in (
+        "sample",
+        "10,000 training images",
+        "4M MACs",
+        "9 networks",
+        "costs ",
+        "disk ",
+        "nothing was",
+    ):
         assert words in run.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -31,6 +31,7 @@ from nasfuse.space import Candidate, SearchSpace
 SMALLEST_SHARE = 1 / 64
 SHARE = "share"
 MAX_DUPLICATES = 100
+SAMPLES = 64  # members of a space that are asked what it can be scaled to
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 UNLIMITED = 10**18  # MACs, more than any network of any space can be scaled to
 
@@ -51,9 +52,10 @@ class Proposal:
 class Proposer:
     """Asks a sampler for candidates and tells it what came of them.
 
-    The study maximises accuracy on the first rung and minimises MACs. Samplers see a copy of it in
-    memory, for on the disk each parameter would wait for a sync: a trial is written at once when it
-    is proposed, and once more when it is told. What was refused stays out of the database.
+    The study maximises accuracy on the first rung and minimises the cost it is told. Samplers see a
+    copy of it in memory, for on the disk each parameter would wait for a sync: a trial is written
+    at once when it is proposed, and once more when it is told. What was refused stays out of the
+    database.
     """
 
     def __init__(
@@ -144,10 +146,10 @@ class Proposer:
                 continue
         return None
 
-    def tell(self, number: int, *, accuracy: float | None, macs: int) -> None:
-        """What the first rung found; None for a trial that failed."""
+    def tell(self, number: int, *, accuracy: float | None, cost: float) -> None:
+        """What the first rung found, and the cost that is to be low; None for a failed trial."""
         state = TrialState.FAIL if accuracy is None else TrialState.COMPLETE
-        values = None if accuracy is None else [accuracy, float(macs)]
+        values = None if accuracy is None else [accuracy, float(cost)]
         self.study.tell(number, values, state=state, skip_if_finished=True)
         live = self._numbers[number]
         self._live.tell(live, values, state=state, skip_if_finished=True)
@@ -192,13 +194,13 @@ class Reach:
         return sum(macs <= budget for macs in self.smallest) / len(self.smallest)
 
 
-def reachable(space: SearchSpace, *, samples: int = 64) -> Reach:
+def reachable(space: SearchSpace) -> Reach:
     """What budgets can be met and used up, by members at their smallest and a few at their largest.
 
     A few are enough: the largest ones are far beyond what anybody trains.
     """
     smallest, largest = [], []
-    for seed in range(samples):
+    for seed in range(SAMPLES):
         candidate = space.sample(seed)
         try:
             fit_to_budget(candidate.architecture, candidate.scaling, 0)
@@ -210,12 +212,14 @@ def reachable(space: SearchSpace, *, samples: int = 64) -> Reach:
     return Reach(tuple(smallest), max(largest))
 
 
-def check_budget(space: SearchSpace, budget: int) -> None:
-    """Refuse a budget that no network of the space can meet, before anything starts.
+def check_budget(space: SearchSpace, budget: int, max_params: int | None = None) -> None:
+    """Refuse limits that no network of the space can meet, before anything starts.
 
     Raises:
         BudgetError: with the smallest budget that can be met.
     """
+    if max_params is not None:
+        _check_params(space, budget, max_params)
     reach = reachable(space)
     if budget < (least := reach.least):
         raise BudgetError(
@@ -225,3 +229,20 @@ def check_budget(space: SearchSpace, budget: int) -> None:
             fix=f"--budget {-(-least // 100_000) / 10:g}MFLOPs",
             needed=least,
         )
+
+
+def _check_params(space: SearchSpace, budget: int, max_params: int) -> None:
+    for seed in range(SAMPLES):
+        candidate = space.sample(seed)
+        try:
+            fit_to_budget(candidate.architecture, candidate.scaling, budget, max_params)
+        except BudgetError:
+            continue
+        return
+    raise BudgetError(
+        f"no network of the space '{space.name}' has as few as {max_params:,} parameters",
+        where="--max-params",
+        why=f"none of {SAMPLES} networks can be made so small within {show_macs(budget)} MACs",
+        fix=f"--max-params {show_macs(4 * max_params)}",
+        needed=budget,
+    )

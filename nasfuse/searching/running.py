@@ -57,6 +57,7 @@ def run_search(
         budget=settings.budget,
         sampler=settings.sampler,
         seed=settings.seed,
+        max_params=settings.max_params,
     )
     listen(progress)
     with _ray(resources, study.folder / "log.txt") as (workers, share), _signals(progress):

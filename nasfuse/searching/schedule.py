@@ -76,7 +76,7 @@ class Schedule:
         for proposal in proposer.unfinished():
             job = Job(proposal.number, proposal.origin, 0, proposal.architecture)
             if result := done.get(job.step):  # recorded, but killed before Optuna was told
-                proposer.tell(job.number, accuracy=result.accuracy, macs=result.macs)
+                proposer.tell(job.number, accuracy=result.accuracy, cost=result.cost)
             else:
                 self.waiting.append(job)
         self.started = set(done) | {job.step for job in self.waiting}

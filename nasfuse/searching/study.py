@@ -47,7 +47,7 @@ class Settings(BaseModel):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     recipe: Recipe
-    sampler: Literal["tpe", "random", "nsga2"]
+    sampler: str
     seed: int
     tracking_uri: str | None
     versions: dict[str, str]

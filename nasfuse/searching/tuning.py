@@ -99,7 +99,9 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             if result and "result" in result:
                 self._finish(Result.model_validate_json(result["result"]))
             elif error:
-                self._finish(record(self.task, job, {"seconds": 0.0}, cause="its worker died three times"))
+                self._finish(
+                    record(self.task, job, {"seconds": 0.0}, cause="its worker died three times")
+                )
             # else it was stopped on the way; a resumed search goes on from its checkpoint
         except Exception as broken:  # Ray would swallow it and train the job again
             self.progress.broken = self.progress.broken or broken
@@ -116,7 +118,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         self.progress.results.append(result)
         if result.rung == 0:  # which every network reaches, so these values can be compared
             proposer = self.schedule.proposer
-            proposer.tell(result.number, accuracy=result.accuracy, macs=result.macs)
+            proposer.tell(result.number, accuracy=result.accuracy, cost=result.cost)
         self.listen(self.progress)
 
     def save(self, checkpoint_path: str) -> None:

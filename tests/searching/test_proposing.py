@@ -28,7 +28,7 @@ def test_proposals_fit_and_differ(tmp_path: Path, sampler: str) -> None:
         assert proposal is not None
         assert proposal.cost.larger <= BUDGET
         keys.add(proposal.architecture.key)
-        asking.tell(proposal.number, accuracy=0.5 + number / 100, macs=proposal.cost.macs)
+        asking.tell(proposal.number, accuracy=0.5 + number / 100, cost=proposal.cost.macs)
     assert len(keys) == 25 == asking.proposed
 
 
@@ -51,7 +51,7 @@ def test_the_same_seed_proposes_the_same(tmp_path: Path) -> None:
         for _ in range(12):
             proposal = asking.propose()
             assert proposal is not None
-            asking.tell(proposal.number, accuracy=0.5, macs=proposal.cost.macs)
+            asking.tell(proposal.number, accuracy=0.5, cost=proposal.cost.macs)
             keys.append(proposal.architecture.key)
         runs.append(keys)
     assert runs[0] == runs[1]
@@ -61,8 +61,8 @@ def test_what_was_not_told_is_unfinished_when_reopened(tmp_path: Path) -> None:
     asking = proposer(tmp_path)
     made = [asking.propose() for _ in range(4)]
     assert all(made)
-    asking.tell(0, accuracy=0.7, macs=1000)
-    asking.tell(1, accuracy=None, macs=1000)
+    asking.tell(0, accuracy=0.7, cost=1000)
+    asking.tell(1, accuracy=None, cost=1000)
     again = proposer(tmp_path)
     assert [p.number for p in again.unfinished()] == [2, 3]
     assert again.unfinished() == made[2:]
@@ -141,13 +141,13 @@ def test_how_much_of_a_space_can_meet_a_budget() -> None:
 def test_the_disk_holds_what_was_proposed_and_told_and_nothing_else(tmp_path: Path) -> None:
     asking = proposer(tmp_path, "random")
     made = [asking.propose() for _ in range(12)]
-    asking.tell(11, accuracy=0.5, macs=1000)
+    asking.tell(11, accuracy=0.5, cost=1000)
     study = optuna.load_study(study_name="nasfuse", storage=f"sqlite:///{tmp_path}/study.db")
     assert [p.number for p in made if p] == list(range(12)) == [t.number for t in study.trials]
     assert study.trials[11].values == [0.5, 1000]
     assert [t.user_attrs["key"] for t in study.trials] == [p.architecture.key for p in made if p]
     again = proposer(tmp_path, "random")
-    again.tell(3, accuracy=0.25, macs=2000)
+    again.tell(3, accuracy=0.25, cost=2000)
     assert again.propose() not in made
     study = optuna.load_study(study_name="nasfuse", storage=f"sqlite:///{tmp_path}/study.db")
     assert study.trials[3].values == [0.25, 2000]

@@ -61,7 +61,7 @@ def finish(planned: Schedule, job: Job, make_result: MakeResult, *, seconds: flo
     planned.progress.study.record(result)
     planned.progress.results.append(result)
     if job.rung == 0:
-        planned.proposer.tell(job.number, accuracy=result.accuracy, macs=result.macs)
+        planned.proposer.tell(job.number, accuracy=result.accuracy, cost=result.cost)
 
 
 def run(planned: Schedule, make_result: MakeResult, *, jobs: int = 1000) -> list[Job]:
@@ -185,7 +185,7 @@ def test_finals_have_no_more_than_their_share_of_the_time(
         job = planned.next()
         assert job is not None
         finish(planned, job, make_result)
-    left["seconds"] = 30.0
+    left["seconds"] = 15.0
     job = planned.next()
     while job is not None and not job.repeat:
         finish(planned, job, make_result)

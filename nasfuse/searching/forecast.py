@@ -1,0 +1,131 @@
+"""Forecast: what a search will take, from a few batches of training measured on this machine."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from nasfuse.architecture import Architecture
+from nasfuse.data.batches import Images, Normalisation, subset
+from nasfuse.data.dataset import Dataset
+from nasfuse.errors import BudgetError
+from nasfuse.finals import FINALISTS, REPEATS
+from nasfuse.network import build, cost
+from nasfuse.scaling import fit_to_budget
+from nasfuse.searching.proposing import SMALLEST_SHARE, reachable
+from nasfuse.searching.rungs import KEEP
+from nasfuse.searching.schedule import Limits
+from nasfuse.searching.study import Settings
+from nasfuse.training import Training, evaluate, reserve_memory
+
+SHARES = (1.0, 1 / 4, 1 / 16, SMALLEST_SHARE)  # of the budget, at which a network is measured
+BATCHES = 2
+BYTES = 4  # of a parameter in a file
+COPIES = 3  # of the parameters in a checkpoint: the weights, their momentum and their average
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds for one image of a network: to train on it and to judge by it."""
+
+    train: float
+    judge: float
+    params: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """About what a search takes: seconds of the clock, bytes of a worker and of the disk.
+
+    `full` are the seconds of one full training of a network that uses the whole budget, `least` and
+    `most` MACs of networks of the space, `fitting` is the share of it that can meet the budget.
+    """
+
+    least: int
+    most: int
+    fitting: float
+    trials: int
+    seconds: float
+    full: float
+    memory: int
+    disk: int
+
+
+def forecast(settings: Settings, dataset: Dataset, limits: Limits, workers: int) -> Forecast:
+    """Train four networks for a few batches each, and scale up. Takes seconds; writes nothing."""
+    torch.set_num_threads(1)
+    reserve_memory()
+    speeds = [_measure(network, settings, dataset) for network in _members(settings)]
+    recipe, size = settings.recipe, (len(dataset.train), len(dataset.validation))
+    rungs = [_seconds(recipe.work(rung), speeds, size) for rung in range(len(recipe.rungs))]
+    full = recipe.rungs[recipe.top].passes * size[0] * speeds[0].train + size[1] * speeds[0].judge
+    each = sum(seconds / KEEP**rung for rung, seconds in enumerate(rungs))
+    finals = (FINALISTS + 1) * REPEATS * full
+    trials, seconds = _extent(limits, workers, each=each, finals=finals)
+    params = fmean(speed.params for speed in speeds)
+    files = sum(1 / KEEP**rung for rung in range(len(rungs))) + COPIES / KEEP
+    disk = round(trials * files * params * BYTES)
+    reach = reachable(settings.search_space)
+    fitting = reach.fitting(settings.budget)
+    return Forecast(reach.least, reach.most, fitting, trials, seconds, full, _peak_memory(), disk)
+
+
+def _members(settings: Settings) -> Sequence[Architecture]:
+    """A random member of the space at each share of the budget, or the smallest that it allows."""
+    space = settings.search_space
+    found: list[Architecture] = []
+    for seed in range(100):
+        candidate, share = space.sample(seed), SHARES[len(found)]
+        try:
+            fitted = fit_to_budget(
+                candidate.architecture, candidate.scaling, int(share * settings.budget)
+            )
+        except BudgetError:
+            continue
+        found.append(fitted)
+        if len(found) == len(SHARES):
+            break
+    return found
+
+
+def _measure(network: Architecture, settings: Settings, dataset: Dataset) -> Speed:
+    recipe, device = settings.recipe, torch.device("cpu")
+    normalisation = Normalisation(settings.mean, settings.std)
+    few = (BATCHES + 1) * recipe.batch / len(dataset.train)
+    part = subset(dataset.train, min(1.0, few), 0)
+    images = Images.of(part, normalisation, resolution=network.resolution, device=device)
+    training = Training(build(network), images, recipe, epochs=1, seed=0)
+    training.advance(1)  # the first one prepares what the others use
+    began = time.perf_counter()
+    training.advance(training.steps)
+    train = (time.perf_counter() - began) / max(1, len(images) - recipe.batch)
+    began = time.perf_counter()
+    evaluate(training.network, images)
+    return Speed(train, (time.perf_counter() - began) / len(images), cost(network).params)
+
+
+def _seconds(passes: float, speeds: Sequence[Speed], size: tuple[int, int]) -> float:
+    """Of one network on a rung, the mean over networks that cost from the least to all."""
+    train, validation = size
+    return fmean(passes * train * s.train + validation * s.judge for s in speeds)
+
+
+def _extent(limits: Limits, workers: int, *, each: float, finals: float) -> tuple[int, float]:
+    """Networks and seconds, whichever limit ends the search first."""
+    by_trials = limits.trials or sys.maxsize
+    seconds = (by_trials * each + finals) / workers
+    if limits.seconds is not None and limits.seconds < seconds:
+        return max(1, min(by_trials, int(0.8 * limits.seconds * workers / each))), limits.seconds
+    return by_trials, seconds
+
+
+def _peak_memory() -> int:
+    """Bytes that this process, which has trained like a worker, has used at most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
