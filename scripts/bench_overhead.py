@@ -166,6 +166,7 @@ def theirs(options: argparse.Namespace) -> dict[str, Any]:
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
     setting = {"budget": parse_budget(options.budget), "share": options.share}
     with tempfile.TemporaryDirectory() as folder:
         began = time.time()

@@ -179,12 +179,13 @@ def run_tpe(setting: Setting, seed: int) -> Curve:
 
 def run_asha(setting: Setting, seed: int) -> Curve:
     """Ray Tune's scheduler with its settings left alone but for the number of epochs."""
-    from ray import init, shutdown, tune
+    from ray import cloudpickle, init, shutdown, tune
     from ray.tune.schedulers import ASHAScheduler
 
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a script
     space, number = load(setting), 0
     documents: list[str] = []
-    while len(documents) < 4 * setting.trainings:
+    while len(documents) < 2 * setting.trainings:  # about what random search may spend
         chosen = network(space, RandomTrial(1_000_000 * (seed + 1) + number), setting.budget)
         number += 1
         if chosen is not None:
@@ -283,7 +284,9 @@ def curves(setting: Setting, seeds: int, folder: Path) -> dict[str, list[Curve]]
         for name, run in STRATEGIES.items():
             path = folder / f"{name}-{seed}.json"
             if not path.exists():
-                curve = run(setting, seed)
+                # in a process of its own: Ray reads settings of ours from the environment
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    curve = pool.submit(run, setting, seed).result()
                 path.write_text(json.dumps(curve))
                 print(f"{name}, seed {seed}: {_text(curve)}", file=sys.stderr, flush=True)
             found[name].append([(s, a) for s, a in json.loads(path.read_text())])
