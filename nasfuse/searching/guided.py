@@ -27,7 +27,7 @@ from nasfuse.searching.surrogate import (
 
 # chosen on the made-up tables of scripts/bench_search.py --synthetic
 STARTUP = 10  # told values before the surrogate is asked
-FULL = 0.5  # of the proposals for a front use all of the budget
+FULL = 0.25  # of the proposals for a front use all of the budget
 SLACK = 1.05  # a member that costs so much more than a proposal is still compared with it
 PARENTS = 10  # of mutants: the best told, then those of the largest expected improvement
 MUTANTS = (100, 40, 40)  # of each round
@@ -37,6 +37,7 @@ FITTED = 150  # members that its weights are fitted to
 GROWTH = 1.1  # times the members of the last fit, before weights are fitted again
 STEPS = (40, 12)  # of the first fit and of later ones
 TARGET = 0.5  # the smaller, the more do differences between the best count
+MARGIN = 0.5  # standard deviations of values by which the best is to be improved
 WORST = 3.0  # times the median regret: what is worse is not told apart
 
 
@@ -50,7 +51,7 @@ class Known(NamedTuple):
 class GuidedSampler(MemberSampler):
     """Of mutants of the best and random members the one of the largest expected improvement.
 
-    For a front, how much a proposal may cost is drawn first: all of the budget half the time. Then
+    For a front, how much a proposal may cost is drawn first: all of the budget, or less. Then
     it is compared with members of similar or lower cost.
     """
 
@@ -68,7 +69,9 @@ class GuidedSampler(MemberSampler):
         told = self._some(told)
         pending = [trial for trial in trials if trial.state == TrialState.RUNNING]
         members = [self._member(trial.params) for trial in (*told, *pending)]
-        values = transformed(np.array([trial.values[0] for trial in told]))
+        values = np.array([trial.values[0] for trial in told])
+        costs = np.array([member.cost for member in members[: len(told)]])
+        values = transformed(values) if directions == 1 else beside_trend(values, costs)
         given, level = self._target(members, front=directions > 1)
         best = self._best(Known(members, values), given, level)
         return best or self.first(lambda: self.drawn(given))
@@ -109,7 +112,7 @@ class GuidedSampler(MemberSampler):
             fresh = [member for member in fresh if self._fits(member, level)]
             if fresh:
                 mean, deviation = process.predict(self._encoder.encode(fresh).rows)
-                scores = log_improvement(mean, deviation, float(means.max()))
+                scores = log_improvement(mean, deviation, float(means.max()) + MARGIN)
                 best += zip(scores.tolist(), fresh, strict=True)
                 best.sort(key=lambda pair: -pair[0])
                 best = best[:PARENTS]
@@ -176,6 +179,24 @@ def transformed(values: Array) -> Array:
     units = np.minimum(regret / max(float(np.median(regret)), 1e-12), WORST)
     logs = -np.log(TARGET + units)
     return np.asarray((logs - logs.mean()) / max(float(logs.std()), 1e-12))
+
+
+def beside_trend(values: Array, costs: Array) -> Array:
+    """Values less what their costs explain, a parabola in the logarithm, and standardised.
+
+    So small differences between choices are seen beside the large ones between costs.
+    """
+    logs = np.log(np.maximum(costs, 1e-12))
+    order = min(2, len(np.unique(logs)) - 1)
+    terms = np.vander((logs - logs.mean()) / max(float(logs.std()), 1e-12), order + 1)
+    weights = np.ones(len(values))
+    for _ in range(5):  # least absolute deviations: broken networks must not bend the trend
+        solution = np.linalg.lstsq(terms * weights[:, None], values * weights, rcond=None)[0]
+        rest = values - terms @ solution
+        scale = max(float(np.median(np.abs(rest))), 1e-12)
+        weights = 1 / np.sqrt(np.maximum(np.abs(rest) / scale, 0.1))
+    rest = np.maximum(rest / scale, -2 * WORST)
+    return np.asarray((rest - rest.mean()) / max(float(rest.std()), 1e-12))
 
 
 def log_improvement(mean: Array, deviation: Array, best: float) -> Array:

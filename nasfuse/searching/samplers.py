@@ -10,13 +10,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from nasfuse.pareto import Point, dominates
-from nasfuse.searching.guided import GuidedSampler
+from nasfuse.searching.guided import GuidedSampler, beside_trend
 from nasfuse.searching.members import Domain, Genes, MemberSampler
+from nasfuse.searching.surrogate import Array
 
 POPULATION, TOURNAMENT = 20, 5
 
@@ -24,24 +25,25 @@ POPULATION, TOURNAMENT = 20, 5
 class EvolutionSampler(MemberSampler):
     """Regularised evolution: a mutant of a tournament's winner; the oldest die.
 
-    Real et al. 2019, arXiv:1802.01548. For a front the fitter one is the one that fewer others of
-    the population dominate, so that cheap members live on.
+    Real et al. 2019, arXiv:1802.01548. For a front members are compared by what their cost does
+    not explain, so that cheap ones live on, and a mutant's own cost is drawn again as well.
     """
 
     def choose(self, trials: Sequence[FrozenTrial], *, directions: int) -> Genes:
         told = [t for t in trials if t.state == TrialState.COMPLETE][-POPULATION:]
         if len(trials) < POPULATION or not told:
             return self.first(lambda: self.drawn({}))
-        entrants = self.random.sample(told, min(TOURNAMENT, len(told)))
-        winner = max(entrants, key=lambda t: _fitness(t, told))
-        return self.first(lambda: self.mutated(winner.params, genes=1, given={}))
+        fitness = _fitness(told)
+        entrants = self.random.sample(range(len(told)), min(TOURNAMENT, len(told)))
+        winner = told[max(entrants, key=lambda index: fitness[index])].params
+        if directions > 1 and self.domain.share:
+            winner = {name: v for name, v in winner.items() if name != self.domain.share}
+        return self.first(lambda: self.mutated(winner, genes=1, given={}))
 
 
-def _fitness(trial: FrozenTrial, population: Sequence[FrozenTrial]) -> float:
-    if len(trial.values) == 1:
-        return float(trial.values[0])
-    point = Point(*trial.values)
-    return -float(sum(dominates(Point(*other.values), point) for other in population))
+def _fitness(population: Sequence[FrozenTrial]) -> Array:
+    values = np.array([trial.values for trial in population])
+    return values[:, 0] if values.shape[1] == 1 else beside_trend(values[:, 0], values[:, 1])
 
 
 def make_sampler(name: str, domain: Domain, seed: int) -> BaseSampler:
