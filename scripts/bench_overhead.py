@@ -77,7 +77,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
     watch = Stopwatch()
     for owner, name, label in DRIVER:
         setattr(owner, name, watch.around(getattr(owner, name), label))
-    moments: list[tuple[float, int]] = []  # when how many jobs were seen running
+    ends: list[tuple[float, float]] = []  # when each trial ended, and its seconds
     with tempfile.TemporaryDirectory() as folder:
         recipe = Path(folder) / "recipe.yaml"
         rungs = [Rung(share=options.share, epochs=1), Rung(share=1.0, epochs=1)]
@@ -94,17 +94,17 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         began = time.time()
 
         def listen(progress: schedule.Progress) -> None:
-            moments.append((time.time(), len(progress.running)))
+            ends.extend((time.time(), r.seconds) for r in progress.results[len(ends) :])
 
         results = api.search(asked, listen=listen).progress.results
         whole = time.time() - began
     spans = [result.seconds for result in results]
-    first = next(moment for moment, running in moments if running)
-    last = max(moment for moment, running in moments if running < options.workers)
+    first = min(ended - seconds for ended, seconds in ends)
+    last = max(ended for ended, _ in ends)
     return {
         "trials": len(results),
         "mean trial (s)": round(float(np.mean(spans)), 2),
-        "start to the first trial handed out (s)": round(first - began, 2),
+        "start to the first trial running (s)": round(first - began, 2),
         "after the last trial (s)": round(began + whole - last, 2),
         **overhead(spans, last - first, options.workers),
         "driver": {
