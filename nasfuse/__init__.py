@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nasfuse.api import SearchOptions as SearchOptions
     from nasfuse.api import export as export
     from nasfuse.api import resume as resume
     from nasfuse.api import search as search
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from nasfuse.errors import NasfuseError as NasfuseError
     from nasfuse.network import build as build
     from nasfuse.network import cost as cost
+    from nasfuse.planning import SearchOptions as SearchOptions
     from nasfuse.references import load_architecture as load_architecture
     from nasfuse.results import result_front as front  # noqa: F401
     from nasfuse.scaling import fit_to_budget as fit_to_budget
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Architecture": "architecture.Architecture",
     "NasfuseError": "errors.NasfuseError",
-    "SearchOptions": "api.SearchOptions",
+    "SearchOptions": "planning.SearchOptions",
     "SearchSpace": "space.SearchSpace",
     "build": "network.build",
     "cost": "network.cost",

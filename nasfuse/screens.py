@@ -20,7 +20,8 @@ from nasfuse.summary import verdict_sentences
 from nasfuse.terminal import clock, front_table, plan_lines, status_line
 
 if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search imports
-    from nasfuse.api import Outcome, Plan
+    from nasfuse.api import Outcome
+    from nasfuse.planning import Plan
     from nasfuse.searching.forecast import Forecast
 
 

@@ -34,6 +34,7 @@ from nasfuse.costs import parse_budget
 from nasfuse.data.batches import Images, measure, subset
 from nasfuse.data.load import load_dataset
 from nasfuse.network import build
+from nasfuse.planning import SearchOptions
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching import proposing, schedule, study
@@ -82,7 +83,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
         recipe = Path(folder) / "recipe.yaml"
         rungs = [Rung(share=options.share, epochs=1), Rung(share=1.0, epochs=1)]
         recipe.write_text(Recipe(rungs=tuple(rungs)).model_dump_json())
-        asked = api.SearchOptions(
+        asked = SearchOptions(
             budget=options.budget,
             recipe=recipe,
             trials=options.trials,
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--budget", default="4MFLOPs")
     parser.add_argument("--share", type=float, default=0.5)
-    parser.add_argument("--sampler", default=api.SearchOptions(budget="1M").sampler)
+    parser.add_argument("--sampler", default=SearchOptions(budget="1M").sampler)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")  # for settings of ours that Ray would read

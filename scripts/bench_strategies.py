@@ -42,7 +42,7 @@ import numpy as np
 import optuna
 import torch
 
-from nasfuse.api import SearchOptions, search
+from nasfuse.api import search
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.costs import parse_budget
 from nasfuse.data.batches import Images, measure
@@ -50,6 +50,7 @@ from nasfuse.data.load import load_dataset
 from nasfuse.errors import BudgetError
 from nasfuse.holes import Trial
 from nasfuse.network import build
+from nasfuse.planning import SearchOptions
 from nasfuse.recipe import Recipe
 from nasfuse.scaling import fit_to_budget
 from nasfuse.space import RandomTrial, SearchSpace, load_space

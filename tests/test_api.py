@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from nasfuse.api import choose, continuation, limits_of
+from nasfuse.api import choose
 from nasfuse.errors import UsageError
+from nasfuse.planning import continuation, limits_of
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.schedule import Limits

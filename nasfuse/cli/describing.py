@@ -1,0 +1,72 @@
+"""cost and spaces: networks and spaces on paper, without a study."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from nasfuse.cli.options import Json
+
+
+def cost(
+    architecture: Annotated[
+        str, typer.Argument(help="A published network, or an architecture as JSON or YAML.")
+    ],
+    by_layer: Annotated[bool, typer.Option("--by-layer", help="One line a layer.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print what an architecture costs, by our count and by thop's."""
+    from nasfuse.network import cost as cost_of
+    from nasfuse.network import thop_macs
+    from nasfuse.plan import plan
+    from nasfuse.references import load_architecture
+    from nasfuse.screens import make_console, print_json, print_layers, say
+
+    document = load_architecture(architecture)
+    price, thop = cost_of(document), thop_macs(document)
+    layers = list(plan(document)) if by_layer else []
+    if as_json:
+        counts = {"macs": price.macs, "params": price.params, "thop": thop}
+        rows = [
+            {"name": x.name, "shape": x.shape, "macs": x.cost.macs, "params": x.cost.params}
+            for x in layers
+        ]
+        listing = {"layers": rows} if by_layer else {}
+        print_json({"schema_version": 1, "key": document.key, **counts, **listing})
+        return
+    console = make_console(False)
+    if by_layer:
+        print_layers(console, layers)
+    say(
+        console,
+        f"{price.macs:,} MACs, {price.params:,} parameters for images of {document.resolution} "
+        f"pixels; thop counts {thop:,} MACs (with batch norm and pooling)",
+    )
+
+
+def spaces(
+    name: Annotated[str | None, typer.Argument(help="A space to print.")] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a complete architecture of the space.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the search spaces and the published networks, or print a space."""
+    from nasfuse.references import reference_names
+    from nasfuse.screens import print_json
+    from nasfuse.space import find_space, load_space, space_names
+
+    if example:
+        print_json(load_space(name or "default").sample(0).architecture.document())
+    elif name:
+        sys.stdout.write(find_space(name).read_text(encoding="utf-8"))
+    elif as_json:
+        sizes = {known: load_space(known).size for known in space_names()}
+        print_json({"schema_version": 1, "spaces": sizes, "architectures": reference_names()})
+    else:
+        for known in space_names():
+            space = load_space(known)
+            print(f"{known:<12} about {space.size:.0e} networks; {', '.join(space.fusions)}")
+        print(f"published networks, for nasfuse cost: {', '.join(reference_names())}")

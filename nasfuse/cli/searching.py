@@ -1,0 +1,162 @@
+"""search and resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nasfuse.cli.options import (
+    MAX_SEED,
+    STUDIES,
+    GpusPerTrial,
+    Json,
+    Quiet,
+    RayAddress,
+    Studies,
+    StudyName,
+    TimeLimit,
+    Trials,
+    Workers,
+)
+from nasfuse.errors import SearchError
+
+if TYPE_CHECKING:
+    from nasfuse.api import Outcome
+
+
+def search(
+    budget: Annotated[
+        str, typer.Option(help="Upper limit for one image: 400MFLOPs, 400MMACs, 0.4G: the same.")
+    ],
+    data: Annotated[
+        str, typer.Option(help="A folder of images, sample or fashion-mnist.")
+    ] = "sample",
+    space: Annotated[str, typer.Option(help="A search space by name, or a YAML file.")] = "default",
+    trials: Trials = None,
+    time_limit: TimeLimit = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of a full training.  [default: 1]")
+    ] = None,
+    workers: Workers = None,
+    gpus_per_trial: GpusPerTrial = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed of proposals, splits and training.")
+    ] = 0,
+    sampler: Annotated[
+        str, typer.Option(help="guided, evolution, tpe, nsga2 or random.")
+    ] = "guided",
+    objective: Annotated[
+        str, typer.Option(help="What the front weighs against accuracy: macs, params or latency.")
+    ] = "macs",
+    max_params: Annotated[str | None, typer.Option(help="Upper limit, such as 500K or 5M.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML file with how to train.")] = None,
+    ray_address: RayAddress = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow server or store.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    studies: Studies = STUDIES,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Search for networks within a budget and print their Pareto front."""
+    from dataclasses import asdict
+
+    from nasfuse.api import start
+    from nasfuse.planning import SearchOptions, foresee, plan_search
+    from nasfuse.screens import (
+        make_console,
+        print_forecast,
+        print_json,
+        print_outcome,
+        print_plan,
+        say,
+    )
+    from nasfuse.terminal import parse_seconds, watching
+
+    options = SearchOptions(
+        budget=budget,
+        data=data,
+        space=space,
+        name=name,
+        trials=trials,
+        seconds=parse_seconds(time_limit),
+        workers=workers,
+        gpus_per_trial=gpus_per_trial,
+        sampler=sampler,
+        seed=seed,
+        objective=objective,
+        max_params=max_params,
+        epochs=epochs,
+        recipe=recipe,
+        ray_address=ray_address,
+        tracking_uri=tracking_uri,
+        studies=studies,
+    )
+    console = make_console(as_json)
+    plan = plan_search(options)
+    if not quiet:
+        print_plan(console, plan)
+    if dry_run:
+        foreseen = foresee(plan)
+        print_forecast(console, plan, foreseen)
+        say(console, "nothing was written; leave out --dry-run to start")
+        if as_json:
+            settings = plan.settings.model_dump(mode="json")
+            print_json({"schema_version": 1, "settings": settings, "forecast": asdict(foreseen)})
+        return
+    with watching(console, quiet=quiet) as listen:
+        outcome = start(plan, listen=listen)
+    print_outcome(console, outcome, as_json=as_json)
+    _exit_as_it_ended(outcome)
+
+
+def resume(
+    study: StudyName = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this many networks in all.")
+    ] = None,
+    time_limit: TimeLimit = None,
+    workers: Workers = None,
+    gpus_per_trial: GpusPerTrial = None,
+    ray_address: RayAddress = None,
+    studies: Studies = STUDIES,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Go on with a search that was stopped or killed; nothing finished is trained again."""
+    from nasfuse.api import resume as go_on
+    from nasfuse.planning import continuation
+    from nasfuse.screens import make_console, print_outcome
+    from nasfuse.searching.schedule import Limits
+    from nasfuse.searching.study import find_study
+    from nasfuse.terminal import parse_seconds, watching
+
+    found = find_study(studies, study)
+    limits, resources = continuation(
+        found.settings,
+        limits=Limits(trials, parse_seconds(time_limit)),
+        workers=workers,
+        gpus_per_trial=gpus_per_trial,
+        ray_address=ray_address,
+    )
+    console = make_console(as_json)
+    with watching(console, quiet=quiet) as listen:
+        outcome = go_on(found, limits, resources, listen=listen)
+    print_outcome(console, outcome, as_json=as_json)
+    _exit_as_it_ended(outcome)
+
+
+def _exit_as_it_ended(outcome: Outcome) -> None:
+    from nasfuse.screens import next_commands
+
+    if outcome.progress.stopping:
+        raise typer.Exit(143 if outcome.progress.stopping == "SIGTERM" else 130)
+    if not outcome.front:
+        raise SearchError(
+            "no network finished its training",
+            where=str(outcome.study.folder / "results.jsonl"),
+            why="the time was too short, or every trial failed",
+            fix=f"{next_commands(outcome.study)['resume']} --time-limit 10m",
+        )

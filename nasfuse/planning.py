@@ -1,0 +1,243 @@
+"""What a search will do, checked in every part before anything is written."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from nasfuse.costs import parse_budget, parse_count
+from nasfuse.data.batches import measure
+from nasfuse.data.dataset import Dataset
+from nasfuse.data.load import DATASETS, load_dataset
+from nasfuse.errors import UsageError
+from nasfuse.recipe import Recipe, read_recipe
+from nasfuse.results import OBJECTIVES, SAMPLERS
+from nasfuse.searching.forecast import Forecast, forecast
+from nasfuse.searching.proposing import check_budget
+from nasfuse.searching.running import GPU_SHARE, Resources
+from nasfuse.searching.schedule import Limits
+from nasfuse.searching.study import Settings, free_name
+from nasfuse.searching.worker import versions
+from nasfuse.space import load_space, read_space
+
+DEFAULT_SECONDS = 420.0  # of a search that is given neither trials nor a time
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What a search is asked for; the command line's options have the same names.
+
+    `budget` is text such as 400MFLOPs, `data` the name of a data set or a folder of images,
+    `space` the name of a space or a file, `recipe` a file, `epochs` those of a full training.
+    `objective` is the cost that the front weighs against accuracy: macs, params or latency, which
+    is measured. `max_params` is text such as 5M.
+    Without `trials` and `seconds` a search takes seven minutes; without `workers` it uses every
+    core, or what the GPUs hold.
+    """
+
+    budget: str
+    data: str = "sample"
+    space: str = "default"
+    name: str | None = None
+    trials: int | None = None
+    seconds: float | None = None
+    workers: int | None = None
+    gpus_per_trial: float | None = None
+    sampler: str = SAMPLERS[0]
+    objective: str = "macs"
+    max_params: str | None = None
+    seed: int = 0
+    epochs: int | None = None
+    recipe: Path | None = None
+    ray_address: str | None = None
+    tracking_uri: str | None = None
+    studies: Path = Path("studies")
+
+
+class Plan(NamedTuple):
+    """A search that was checked and not yet started: nothing has been written."""
+
+    settings: Settings
+    dataset: Dataset
+    folder: Path
+    limits: Limits
+    resources: Resources
+    named: bool  # by the user; else another free name is as good
+
+
+def plan_search(options: SearchOptions) -> Plan:
+    """Check everything a search needs, load its images, and write nothing.
+
+    Raises:
+        NasfuseError: of the kind that fits what is wrong.
+    """
+    budget = parse_budget(options.budget)
+    max_params = parse_count(options.max_params)
+    space = load_space(options.space)
+    check_budget(space, budget, max_params)  # before the images are loaded: it takes no time
+    recipe = _recipe(options)
+    _check_options(options)
+    limits = limits_of(options.trials, options.seconds)
+    resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
+    side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
+    dataset = load_dataset(options.data, side=side, seed=options.seed)
+    space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
+    check_budget(space, budget, max_params)
+    normalisation = measure(dataset.train)
+    name = options.name or free_name(options.studies, dataset.name)
+    settings = Settings(
+        id=secrets.token_hex(8),
+        name=name,
+        space_name=space.name,
+        space=read_space(options.space),
+        budget=budget,
+        data=_absolute(options.data),
+        side=side,
+        fingerprint=dataset.fingerprint,
+        validation=len(dataset.validation),
+        classes=dataset.classes,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        recipe=recipe if options.recipe else recipe.for_images(len(dataset.train)),
+        sampler=options.sampler,
+        seed=options.seed,
+        tracking_uri=_absolute_store(options.tracking_uri),
+        versions=versions(),
+        trials=options.trials,
+        seconds=options.seconds,
+        workers=options.workers,
+        gpus_per_trial=options.gpus_per_trial,
+        ray_address=options.ray_address,
+        objective=options.objective,  # type: ignore[arg-type]  # checked above
+        max_params=max_params,
+    )
+    folder, named = options.studies / name, options.name is not None
+    return Plan(settings, dataset, folder, limits, resources, named)
+
+
+def foresee(plan: Plan) -> Forecast:
+    """What a planned search will take, from a few batches of training; writes nothing."""
+    workers = plan.resources.workers or 1
+    return forecast(plan.settings, plan.dataset, plan.limits, workers)
+
+
+def _recipe(options: SearchOptions) -> Recipe:
+    recipe = read_recipe(options.recipe) if options.recipe else Recipe()
+    return recipe.with_epochs(options.epochs) if options.epochs else recipe
+
+
+def _check_options(options: SearchOptions) -> None:
+    near = difflib.get_close_matches(options.sampler, SAMPLERS, 1)
+    if options.sampler not in SAMPLERS:
+        raise UsageError(
+            f"there is no sampler '{options.sampler}'",
+            where="--sampler",
+            why=f"the samplers are {', '.join(SAMPLERS)}",
+            fix=f"--sampler {near[0] if near else SAMPLERS[0]}",
+        )
+    if options.objective not in OBJECTIVES:
+        raise UsageError(
+            f"there is no objective '{options.objective}'",
+            where="--objective",
+            why=f"the front weighs accuracy against one of {', '.join(OBJECTIVES)}",
+            fix="--objective macs",
+        )
+    if not 0 <= options.seed < 2**31:
+        raise UsageError(
+            f"{options.seed} cannot be the seed",
+            where="--seed",
+            why="a seed is a number from 0 to 2147483647",
+            fix="--seed 0",
+        )
+    if options.name and (Path(options.name).name != options.name or options.name.startswith(".")):
+        raise UsageError(
+            f"'{options.name}' cannot be the name of a study",
+            where="--name",
+            why="a study is a folder of its own: no slashes, no dot in front",
+            fix="--name my-study   and --studies for another place",
+        )
+
+
+def _absolute(data: str) -> str:
+    """A folder's whole path, for a study may be resumed from elsewhere."""
+    return data if data in DATASETS else str(Path(data).expanduser().resolve())
+
+
+def _absolute_store(uri: str | None) -> str | None:
+    """A store in a file, such as sqlite:///runs.db, by its whole path."""
+    scheme = "sqlite:///"
+    if uri is None or not uri.startswith(scheme):
+        return uri
+    return scheme + str(Path(uri.removeprefix(scheme)).resolve())
+
+
+def limits_of(trials: int | None, seconds: float | None) -> Limits:
+    """What was asked for, or seven minutes."""
+    return Limits(trials, DEFAULT_SECONDS if trials is None and seconds is None else seconds)
+
+
+def resources_of(
+    workers: int | None, gpus_per_trial: float | None, ray_address: str | None
+) -> Resources:
+    """As asked for; else a worker a core, or as many as the GPUs hold at 1/4 of one each.
+
+    Of a cluster that is known when it has been joined.
+
+    Raises:
+        UsageError: no trial could ever start.
+    """
+    if ray_address is not None:
+        if ray_address.startswith("ray://"):
+            raise UsageError(
+                "a search cannot run through Ray's client",
+                where=f"--ray-address {ray_address}",
+                why="it has to run on a node of the cluster",
+                fix="--ray-address auto   on such a node",
+            )
+        return Resources(workers, gpus_per_trial, ray_address)
+    gpus = torch.cuda.device_count()
+    share = gpus_per_trial if gpus_per_trial is not None else (GPU_SHARE if gpus else 0.0)
+    if share > gpus:
+        raise UsageError(
+            f"a trial cannot have {share:g} GPUs",
+            where="--gpus-per-trial",
+            why=f"this machine has {gpus} that torch can use",
+            fix=f"--gpus-per-trial {min(1, gpus)}",
+        )
+    room = math.floor(gpus / share) if share else cores()
+    return Resources(workers or max(1, min(cores(), room)), share)
+
+
+def cores() -> int:
+    """CPU cores that this process may use: of the machine, its affinity and its container."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    count = len(allowed) if allowed else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            count = min(count, max(1, int(limit) // int(period)))
+    return count
+
+
+def continuation(
+    settings: Settings,
+    *,
+    limits: Limits,
+    workers: int | None,
+    gpus_per_trial: float | None,
+    ray_address: str | None,
+) -> tuple[Limits, Resources]:
+    """What a resumed search runs with: as asked for now, else as its first run was."""
+    if limits.trials is None and limits.seconds is None:
+        limits = limits_of(settings.trials, settings.seconds)
+    share = settings.gpus_per_trial if gpus_per_trial is None else gpus_per_trial
+    address = ray_address or settings.ray_address
+    return limits, resources_of(workers or settings.workers, share, address)
