@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nasfuse.architecture import read_document
 from nasfuse.errors import DocumentError
 
-FEWEST, SHORT, LONGER = 1000, 0.05, 10
+FEWEST, SHORT, LONGER, SHORT_RATE = 1000, 0.05, 10, 1.7
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -20,7 +20,9 @@ class Rung(BaseModel):
     """One fidelity: a run of `epochs` passes over a share of the training images.
 
     Each run has its own complete schedule. It is judged when `stop` of it is done; a rung that
-    differs from the one before it in nothing but a later `stop` goes on with the same run.
+    differs from the one before it in nothing but a later `stop` goes on with the same run. `rate`
+    multiplies the recipe's rates: larger ones were measured to make short runs rank networks more
+    as full trainings do, though each network then gets a little less accurate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +30,7 @@ class Rung(BaseModel):
     share: Annotated[float, Field(gt=0, le=1)]
     epochs: Annotated[int, Field(ge=1)]
     stop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rate: Positive = 1.0
 
     @property
     def passes(self) -> float:
@@ -36,7 +39,7 @@ class Rung(BaseModel):
 
     def continues(self, other: Rung) -> bool:
         """Whether this rung goes on with the run of the other."""
-        return (self.share, self.epochs) == (other.share, other.epochs) and self.stop > other.stop
+        return self.stop > other.stop and self == other.model_copy(update={"stop": self.stop})
 
 
 class Recipe(BaseModel):
@@ -61,7 +64,7 @@ class Recipe(BaseModel):
     augment_from_epochs: Annotated[int, Field(ge=1)] = 4
     averaging: Annotated[float, Field(ge=0)] = 4.0
     rungs: Annotated[tuple[Rung, ...], Field(min_length=2)] = (
-        Rung(share=0.1, epochs=1),
+        Rung(share=0.1, epochs=1, rate=SHORT_RATE),
         Rung(share=1.0, epochs=1, stop=0.25),
         Rung(share=1.0, epochs=1),
     )
@@ -72,6 +75,12 @@ class Recipe(BaseModel):
             if rung.stop < 1 and not any(r.continues(rung) for r in self.rungs[number + 1 :][:1]):
                 raise ValueError(f"rung {number} stops at {rung.stop} and the next does not go on")
         return self
+
+    def at(self, rung: int) -> Recipe:
+        """The recipe with the rates of this rung."""
+        times = self.rungs[rung].rate
+        rates = {"filter_rate": times * self.filter_rate, "rate": times * self.rate}
+        return self.model_copy(update=rates) if times != 1 else self
 
     @property
     def top(self) -> int:
@@ -100,7 +109,8 @@ class Recipe(BaseModel):
         epochs = max(self.rungs[-1].epochs, math.ceil(LONGER * start / self.rungs[-1].share))
         recipe = self.with_epochs(epochs)
         passes = round(max(start, SHORT * recipe.rungs[-1].passes), 4)
-        first = Rung(share=min(1.0, passes), epochs=max(1, round(passes)))
+        sizes = {"share": min(1.0, passes), "epochs": max(1, round(passes))}
+        first = recipe.rungs[0].model_copy(update=sizes)
         return recipe.model_copy(update={"rungs": (first, *recipe.rungs[1:])})
 
     def with_epochs(self, epochs: int) -> Recipe:

@@ -79,7 +79,7 @@ def parse_seconds(text: str | None) -> float | None:
 
 def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int) -> list[str]:
     """The plan of a search, before it starts."""
-    rungs = ", then the best 1 in 4: ".join(
+    rungs = ", then the best of these: ".join(
         f"{_rung_text(rung)} on {round(rung.share * train):,}" for rung in settings.recipe.rungs
     )
     return [

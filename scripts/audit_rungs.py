@@ -111,7 +111,8 @@ class Trainer:
         train = subset(self.dataset.train, settings.share, 0)
         images = self.images(train, sample)
         network = build(sample.architecture)
-        return Training(network, images, self.recipe, epochs=settings.epochs, seed=seed)
+        recipe = self.recipe.at(rung)
+        return Training(network, images, recipe, epochs=settings.epochs, seed=seed)
 
     def images(self, split: Any, sample: Sample) -> Images:
         side, device = sample.architecture.resolution, torch.device("cpu")

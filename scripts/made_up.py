@@ -33,7 +33,7 @@ class Table:
         object.__setattr__(self, "choices", [sorted(set(column)) for column in columns])
 
 
-FAMILIES = ("additive", "pairwise", "counts", "widths", "cliffs", "paths")
+FAMILIES = ("additive", "pairwise", "counts", "widths", "cliffs", "paths", "basins")
 SHAPES = ((5, 8), (6, 5), (6, 4), (7, 4), (8, 3), (10, 3), (8, 4))  # digits, choices
 
 
@@ -84,6 +84,11 @@ def _quality(codes: NDArray[np.int64], family: str, generator: np.random.Generat
         quality = _normal(_normal(alone) + 0.7 * _normal(pairs) + 0.5 * quality)
     if family == "additive":
         return quality
+    if family == "basins":  # good in one of two ways, of which the better is rare
+        other = _normal(
+            generator.normal(size=(digits, choices))[np.arange(digits), codes].sum(axis=1)
+        )
+        return _normal(np.maximum(quality, 1.5 * other - 1.5))
     joint = np.zeros(len(codes))
     for _ in range(2 * digits if family == "paths" else digits):
         one, other = generator.choice(digits, 2, replace=False)

@@ -19,7 +19,7 @@ from nasfuse.finals import FINALISTS, REPEATS
 from nasfuse.network import build, cost
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.proposing import SMALLEST_SHARE, reachable
-from nasfuse.searching.rungs import KEEP
+from nasfuse.searching.rungs import Ladder
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.study import Settings
 from nasfuse.training import Training, evaluate, reserve_memory
@@ -65,11 +65,12 @@ def forecast(settings: Settings, dataset: Dataset, limits: Limits, workers: int)
     recipe, size = settings.recipe, (len(dataset.train), len(dataset.validation))
     rungs = [_seconds(recipe.work(rung), speeds, size) for rung in range(len(recipe.rungs))]
     full = recipe.rungs[recipe.top].passes * size[0] * speeds[0].train + size[1] * speeds[0].judge
-    each = sum(seconds / KEEP**rung for rung, seconds in enumerate(rungs))
+    shares = Ladder(recipe, budget=settings.budget).shares
+    each = sum(share * seconds for share, seconds in zip(shares, rungs, strict=True))
     finals = (FINALISTS + 1) * REPEATS * full
     trials, seconds = _extent(limits, workers, each=each, finals=finals)
     params = fmean(speed.params for speed in speeds)
-    files = sum(1 / KEEP**rung for rung in range(len(rungs))) + COPIES / KEEP
+    files = sum(shares) + COPIES * shares[1]
     disk = round(trials * files * params * BYTES)
     reach = reachable(settings.search_space)
     fitting = reach.fitting(settings.budget)

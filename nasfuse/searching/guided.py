@@ -38,6 +38,7 @@ GROWTH = 1.1  # times the members of the last fit, before weights are fitted aga
 STEPS = (40, 12)  # of the first fit and of later ones
 TARGET = 0.5  # the smaller, the more do differences between the best count
 MARGIN = 0.5  # standard deviations of values by which the best is to be improved
+STALE, FAR = 8, 3.0  # told values without a better one, and the margin of each second one then
 WORST = 3.0  # times the median regret: what is worse is not told apart
 
 
@@ -66,6 +67,7 @@ class GuidedSampler(MemberSampler):
         if len(told) < STARTUP:
             given, _ = self._target([], front=directions > 1)
             return self.first(lambda: self.drawn(given))
+        margin = MARGIN if directions > 1 else _margin(told)
         told = self._some(told)
         pending = [trial for trial in trials if trial.state == TrialState.RUNNING]
         members = [self._member(trial.params) for trial in (*told, *pending)]
@@ -73,7 +75,7 @@ class GuidedSampler(MemberSampler):
         costs = np.array([member.cost for member in members[: len(told)]])
         values = transformed(values) if directions == 1 else beside_trend(values, costs)
         given, level = self._target(members, front=directions > 1)
-        best = self._best(Known(members, values), given, level)
+        best = self._best(Known(members, values), given, level, margin=margin)
         return best or self.first(lambda: self.drawn(given))
 
     def _member(self, params: Genes) -> Member:
@@ -95,7 +97,7 @@ class GuidedSampler(MemberSampler):
         given = {self.domain.share: min(range_.high, max(range_.low, share))}
         return given, self.domain.cost(given)
 
-    def _best(self, known: Known, given: Genes, level: float) -> Genes | None:
+    def _best(self, known: Known, given: Genes, level: float, *, margin: float) -> Genes | None:
         """The candidate of the largest expected improvement, sought in rounds of mutation."""
         random = self._renewed(given)
         self._encoder.encode(random)  # so that the columns of all levels are known
@@ -112,7 +114,7 @@ class GuidedSampler(MemberSampler):
             fresh = [member for member in fresh if self._fits(member, level)]
             if fresh:
                 mean, deviation = process.predict(self._encoder.encode(fresh).rows)
-                scores = log_improvement(mean, deviation, float(means.max()) + MARGIN)
+                scores = log_improvement(mean, deviation, float(means.max()) + margin)
                 best += zip(scores.tolist(), fresh, strict=True)
                 best.sort(key=lambda pair: -pair[0])
                 best = best[:PARENTS]
@@ -162,6 +164,12 @@ class GuidedSampler(MemberSampler):
         for trial in self.random.sample(others, OBSERVED - len(chosen)):
             chosen[trial.number] = trial
         return [chosen[number] for number in sorted(chosen)]
+
+
+def _margin(told: Sequence[FrozenTrial]) -> float:
+    """Where nothing better was found for long, each second proposal looks further away."""
+    best = max(range(len(told)), key=lambda number: told[number].values[0])
+    return FAR if len(told) - 1 - best >= STALE and len(told) % 2 else MARGIN
 
 
 def _comparable(known: Known, level: float) -> list[int]:

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result, Step, complete
 
-KEEP = 4  # one in KEEP goes on to the next rung
+KEEP = 8  # after a complete run the best one in KEEP goes on to the next rung
+RESUME = 3  # of paused runs the best one in RESUME goes on, the first of a band at once
 
 
 def band(macs: int, budget: int) -> int:
@@ -48,16 +49,35 @@ class Ladder:
     ) -> list[Result]:
         """Who should go up one rung, the highest rung first.
 
-        `started` holds everything trained or in training. Of each band one network in KEEP goes
-        on, and at least the `least` best, which is for the end of a search.
+        `started` holds everything trained or in training. Of each band a share goes on, and at
+        least the `least` best, which is for the end of a search.
         """
         return [
             result
             for rung in reversed(range(self.recipe.top))
             for group in bands(complete(results, rung), self.budget).values()
-            for result in group[: max(len(group) // KEEP, least)]
+            for result in group[: max(self.kept(rung, len(group)), least)]
             if Step(result.key, rung + 1) not in started
         ]
+
+    def kept(self, rung: int, count: int) -> int:
+        """How many of so many networks that were judged on this rung of a band go up.
+
+        A short run costs little beside what follows, so few of many are taken; what a pause costs
+        is lost where it is not resumed. The shares are those that reached a target soonest in a
+        simulation with the measured rank correlations (scripts/simulate_rungs.py).
+        """
+        paused = self.recipe.rungs[rung + 1].continues(self.recipe.rungs[rung])
+        return math.ceil(count / RESUME) if paused else count // KEEP
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of all networks that each rung trains, once there are many."""
+        many = KEEP * RESUME * 1000
+        shares = [1.0]
+        for rung in range(self.recipe.top):
+            shares.append(shares[-1] * self.kept(rung, many) / many)
+        return shares
 
     def best_reference(self, results: Sequence[Result], started: set[Step]) -> list[Result]:
         """The most accurate hand-made network of each rung, where it is to go up still."""

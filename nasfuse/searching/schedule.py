@@ -101,7 +101,7 @@ class Schedule:
     def _ahead(self) -> list[Job]:
         """What is to be done with networks that were tried, the longest first.
 
-        One in four of a band goes up a rung, at the end at least its best one. Then the finalists
+        The best of a band go up a rung, at the end at least its best one. Then the finalists
         are trained again, and a search by the clock fills what time is left with the next best.
         """
         if self._wants_more():

@@ -138,7 +138,8 @@ class Evaluation:
         random.seed(seed)
         train = subset(task.dataset.train, self.rung.share, task.seed)
         network, images = build(job.architecture), self._images(train)
-        return Training(network, images, task.recipe, epochs=self.rung.epochs, seed=seed)
+        recipe = task.recipe.at(job.rung)
+        return Training(network, images, recipe, epochs=self.rung.epochs, seed=seed)
 
     def _images(self, split: Split) -> Images:
         resolution, task = self.job.architecture.resolution, self.task

@@ -6,7 +6,7 @@ import pytest
 
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result, Step
-from nasfuse.searching.rungs import KEEP, Ladder, band, ranked
+from nasfuse.searching.rungs import KEEP, RESUME, Ladder, band, ranked
 
 MakeResult = Callable[..., Result]
 BUDGET = 1000
@@ -23,26 +23,38 @@ def started(results: list[Result]) -> set[Step]:
 
 
 def test_the_best_of_a_band_go_on(make_result: MakeResult) -> None:
-    results = [make_result(n, accuracy=n / 10, macs=900) for n in range(2 * KEEP)]
+    results = [make_result(n, accuracy=n / 20, macs=900) for n in range(2 * KEEP)]
     chosen = LADDER.promotable(results, started(results), least=0)
-    assert [r.number for r in chosen] == [7, 6]
+    assert [r.number for r in chosen] == [2 * KEEP - 1, 2 * KEEP - 2]
+
+
+def test_of_paused_runs_the_first_and_then_one_in_some_go_on(make_result: MakeResult) -> None:
+    for count, on in ((1, 1), (RESUME, 1), (RESUME + 1, 2)):
+        paused = [make_result(n, rung=1, accuracy=n / 20, macs=900) for n in range(count)]
+        chosen = LADDER.promotable(paused, started(paused), least=0)
+        assert [r.number for r in chosen] == list(range(count))[::-1][:on]
+
+
+def test_shares_of_networks_by_rung() -> None:
+    assert LADDER.shares == pytest.approx([1, 1 / KEEP, 1 / KEEP / RESUME])
 
 
 def test_few_results_send_nobody_until_the_end(make_result: MakeResult) -> None:
-    results = [make_result(n, accuracy=n / 10, macs=900) for n in range(KEEP - 1)]
+    results = [make_result(n, accuracy=n / 20, macs=900) for n in range(KEEP - 1)]
     assert not LADDER.promotable(results, started(results), least=0)
-    assert [r.number for r in LADDER.promotable(results, started(results), least=1)] == [2]
+    best = LADDER.promotable(results, started(results), least=1)
+    assert [r.number for r in best] == [KEEP - 2]
 
 
 def test_small_networks_are_compared_with_small_ones(make_result: MakeResult) -> None:
     small = [make_result(n, accuracy=0.1 + n / 100, macs=100) for n in range(KEEP)]
-    large = [make_result(10 + n, accuracy=0.8 + n / 100, macs=900) for n in range(KEEP)]
+    large = [make_result(20 + n, accuracy=0.8 + n / 100, macs=900) for n in range(KEEP)]
     chosen = LADDER.promotable(small + large, started(small + large), least=0)
-    assert {r.number for r in chosen} == {KEEP - 1, 10 + KEEP - 1}
+    assert {r.number for r in chosen} == {KEEP - 1, 20 + KEEP - 1}
 
 
 def test_nobody_goes_twice_and_failures_never(make_result: MakeResult) -> None:
-    results = [make_result(n, accuracy=n / 10, macs=900) for n in range(KEEP)]
+    results = [make_result(n, accuracy=n / 20, macs=900) for n in range(KEEP)]
     failed = make_result(9, status="failed", accuracy=None, loss=None, cause="x", macs=900)
     begun = started([*results, failed]) | {Step(results[-1].key, 1)}
     assert not LADDER.promotable([*results, failed], begun, least=1)
