@@ -38,7 +38,7 @@ GROWTH = 1.1  # times the members of the last fit, before weights are fitted aga
 STEPS = (40, 12)  # of the first fit and of later ones
 TARGET = 0.5  # the smaller, the more do differences between the best count
 MARGIN = 0.5  # standard deviations of values by which the best is to be improved
-STALE, FAR = 8, 3.0  # told values without a better one, and the margin of each second one then
+STALE, FAR = 8, 2.0  # told values without a better one, and the margin of each second one then
 WORST = 3.0  # times the median regret: what is worse is not told apart
 
 
