@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,15 @@ from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.data.dataset import Dataset, Split, assemble
 from nasfuse.network import cost
 from nasfuse.results import Result
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests, and the programs that they start, leave the user's cache alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NASFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
 
 Document = dict[str, Any]
 

@@ -50,6 +50,7 @@ HOMES = {
     "rich": {"screens", "terminal"},
     "scipy": {"finals"},
     "safetensors": {"searching", "exporting"},
+    "sklearn": {"data"},
     "thop": {"network"},
     "typer": {"cli"},
     "yaml": {"architecture", "searching"},

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +17,32 @@ from nasfuse.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """uint8 images of shape (n, channels, height, width) and their int64 labels (n,)."""
+    """uint8 images of shape (n, channels, height, width) and their int64 labels (n,).
+
+    `file` is where images are mapped from, with the first one's place in bytes.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    file: tuple[Path, int] | None = None
+
+    @classmethod
+    def mapped(
+        cls, file: tuple[Path, int], shape: tuple[int, ...], labels: NDArray[np.int64]
+    ) -> Split:
+        """Images that lie in a file, from a byte on, and are read when they are used."""
+        path, offset = file
+        return cls(np.memmap(path, np.uint8, "r", offset, shape), labels, file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process of this machine maps the file again, instead of getting a copy."""
+        if self.file is None:
+            return Split, (self.images, self.labels)
+        return Split.mapped, (self.file, self.images.shape, self.labels)
+
+    def in_memory(self) -> Split:
+        """The same without the file, for other machines."""
+        return Split(np.array(self.images), self.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,6 +65,11 @@ class Dataset:
     @property
     def channels(self) -> int:
         return int(self.train.images.shape[1])
+
+    def in_memory(self) -> Dataset:
+        """The same without files of this machine."""
+        train, validation = self.train.in_memory(), self.validation.in_memory()
+        return replace(self, train=train, validation=validation)
 
 
 def assemble(name: str, classes: tuple[str, ...], *, train: Split, validation: Split) -> Dataset:

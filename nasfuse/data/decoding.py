@@ -1,16 +1,18 @@
-"""From image files of any kind to one array of square pixels."""
+"""From image files of any kind to square pixels."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,19 @@ MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _DEEP = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _GREY = _DEEP | {"1", "L", "LA"}
+# how files begin that are often found under an image's name
+_OTHER = {
+    rb"\s*<(!doctype html|html|head|!--)": "a web page",
+    rb"\s*<(\?xml|svg)": "an XML or SVG file",
+    rb"....ftyp(heic|heix|mif1|msf1|hevc)": "a HEIC photo, which has to be converted",
+    rb"....ftypavif": "an AVIF file, which has to be converted",
+    rb"(II\*\0|MM\0\*)": "a TIFF file, which has to be converted",
+    rb"%!PS|%PDF": "a PostScript or PDF file",
+    rb"PK\x03\x04": "a zip archive",
+}
+BATCH = 64  # images that a thread takes at once
+T = TypeVar("T")
+R = TypeVar("R")
 # what Pillow's decoders raise, between them, on damaged files
 _DAMAGE = (
     OSError,
@@ -39,56 +54,84 @@ _DAMAGE = (
 )
 
 
-def decode(paths: Sequence[Path], *, side: int, grey: bool) -> NDArray[np.uint8]:
-    """Images (n, 1 if grey else 3, side, side) in the order of the paths.
+Put = Callable[[int, NDArray[np.uint8]], None]
 
-    Of moving pictures the first frame. Raises one DataError for all files that cannot be decoded.
+
+def decode(paths: Sequence[Path], put: Put, *, side: int, grey: bool) -> dict[int, str]:
+    """Hand each image, (1 if grey else 3, side, side), to `put` with its place among the paths.
+
+    Of moving pictures the first frame. Returns why images at other places cannot be decoded; what
+    `put` raises is raised.
     """
-    pixels = np.empty((len(paths), 1 if grey else 3, side, side), np.uint8)
 
-    def fill(index: int) -> str | None:
+    def one(index: int) -> tuple[int, str] | None:
         try:
-            pixels[index] = _decode_one(paths[index], side=side, grey=grey)
+            pixels = _decode_one(paths[index], side=side, grey=grey)
         except _DAMAGE as error:
-            return _reason(error)
+            return index, _reason(paths[index], error)
+        put(index, pixels)
         return None
 
-    with _threads() as pool:
-        reasons = list(pool.map(fill, range(len(paths))))
-    failed = {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
-    if failed:
-        raise _unreadable(dict(sorted(failed.items())), len(paths))
-    return pixels
+    with _bombs_are_errors():
+        return dict(filter(None, in_parallel(one, range(len(paths)))))
 
 
-def all_grey(paths: Sequence[Path]) -> bool:
+def all_grey(paths: Iterable[Path]) -> bool:
     """Whether no file holds colours, by the headers alone; a damaged one is left to `decode`."""
 
     def grey(path: Path) -> bool:
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with _opened(path) as image:
                 return image.mode in _GREY
         except _DAMAGE:
             return True
 
-    with _threads() as pool:
-        return all(pool.map(grey, paths))
+    with _bombs_are_errors():
+        return all(map(grey, paths))  # up to the first in colours, which mostly is the first
+
+
+def sizes(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
+    """Width and height of each image by its header; None where there is no such header."""
+
+    def size(path: Path) -> tuple[int, int] | None:
+        try:
+            with _opened(path) as image:
+                return image.size
+        except _DAMAGE:
+            return None
+
+    with _bombs_are_errors():
+        return in_parallel(size, paths)
+
+
+def in_parallel(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """The results in the order of the items; threads, as Pillow and hashes leave Python's lock."""
+    parts = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = pool.map(lambda part: [function(item) for item in part], parts)
+        return [result for part in done for result in part]
 
 
 @contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads are enough, as Pillow releases the interpreter's lock while it decodes.
+def _bombs_are_errors() -> Iterator[None]:
+    """Pillow's warning of a decompression bomb raises.
 
-    Its warning of a decompression bomb becomes an error; filters are of the process, so they are
-    set here, once, and not in the threads.
+    Filters are of the process, so they are set here, once, and not in the threads.
     """
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damage that does not keep a file from being decoded
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield pool
+        yield
+
+
+def _opened(path: Path) -> Image.Image:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no regular file")
+    return Image.open(path, formats=FORMATS)
 
 
 def _decode_one(path: Path, *, side: int, grey: bool) -> NDArray[np.uint8]:
-    with Image.open(path, formats=FORMATS) as image:
+    with _opened(path) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels; the limit is 50 million")
         # a JPEG can be decoded at a fraction of its size: several times faster for photographs
@@ -114,19 +157,29 @@ def _plain(image: Image.Image) -> Image.Image:
     return image
 
 
-def _reason(error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
+        with path.open("rb") as stream:
+            start = stream.read(64)
+        if not start:
+            return "it is empty"
+        for beginning, kind in _OTHER.items():
+            if re.match(beginning, start, re.DOTALL | re.IGNORECASE):
+                return f"it is {kind}, not an image"
         return f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
     text = error.strerror if isinstance(error, OSError) else None
     return text or str(error) or type(error).__name__
 
 
-def _unreadable(failed: dict[Path, str], total: int) -> DataError:
+def unreadable(failed: Mapping[Path, str], total: int) -> DataError:
+    """One error for all files that cannot be decoded, with the reasons of the first."""
+    failed = dict(sorted(failed.items()))
     shown = [f"{path}: {reason}" for path, reason in list(failed.items())[:3]]
     names = " ".join(shlex.quote(str(path)) for path in list(failed)[:20])
     return DataError(
         f"{len(failed)} of {total} images cannot be read",
         where=os.path.commonpath([path.parent for path in failed]),
         why="; ".join(shown) + ("; ..." if len(failed) > 3 else ""),
-        fix=f"mkdir -p unreadable && mv -n {names} unreadable/",
+        fix=f"--skip-bad {len(failed)}   leaves them out; or "
+        f"mkdir -p unreadable && mv -n {names} unreadable/",
     )

@@ -7,12 +7,7 @@ else from Zalando's server into the cache.
 from __future__ import annotations
 
 import gzip
-import hashlib
-import http.client
-import logging
 import os
-import tempfile
-import urllib.request
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_dir
 
 from nasfuse.data.dataset import Dataset, Split, assemble, divide, draw
-from nasfuse.errors import DataError, StorageError
+from nasfuse.data.downloads import Download, cache_folder, fetch
+from nasfuse.errors import DataError
 
 CLASSES = (
     "T-shirt/top",
@@ -47,10 +42,10 @@ CHECKSUMS: Mapping[str, str] = {
     "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
 }
 VALIDATION_SHARE = 12  # one in 12: 500 images of each class
-TIMEOUT = 30.0  # seconds without a byte
+LIMIT = 30 << 20  # bytes of the largest file
+INSTEAD = "--data sample   needs no download; on Debian: sudo apt install dataset-fashion-mnist"
 
 Part = Literal["train", "t10k"]
-_log = logging.getLogger(__name__)
 
 
 def load() -> Dataset:
@@ -98,64 +93,14 @@ def parse(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: $NASFUSE_CACHE or the user's cache folder."""
-    return Path(os.environ.get("NASFUSE_CACHE") or user_cache_dir("nasfuse")) / "fashion-mnist"
-
-
 def _locate(file: str, debian: Path, checksums: Mapping[str, str]) -> Path:
-    for folder in (debian, cache_folder()):
-        if (folder / file).is_file():
-            return folder / file
+    cached = cache_folder() / "fashion-mnist" / file
+    for path in (debian / file, cached):
+        if path.is_file():
+            return path
     url = (os.environ.get("NASFUSE_FASHION_MNIST_URL") or URL).rstrip("/") + "/" + file
-    content = _download(url)
-    received = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if received != checksums[file]:
-        raise _no_download(
-            url,
-            f"its {len(content)} bytes have MD5 {received}, published is {checksums[file]}",
-        )
-    return _store(content, cache_folder() / file)
-
-
-def _download(url: str) -> bytes:
-    _log.info("downloading %s", url)
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            content: bytes = response.read()
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _no_download(url, str(error) or type(error).__name__) from error
-    return content
-
-
-def _store(content: bytes, path: Path) -> Path:
-    """Written beside, then renamed: a file with the final name is always whole."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="part-") as scratch:
-            part = Path(scratch) / path.name
-            with part.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"cannot keep the download {path.name}",
-            where=str(path.parent),
-            why=f"{error.strerror}; it needs {len(content):,} bytes",
-            fix="export NASFUSE_CACHE=/a/folder/with/room",
-        ) from error
-    return path
-
-
-def _no_download(url: str, why: str) -> DataError:
-    return DataError(
-        "Fashion-MNIST could not be downloaded",
-        where=url,
-        why=why,
-        fix="--data sample   needs no download; on Debian: sudo apt install dataset-fashion-mnist",
-    )
+    checksum = ("md5", checksums[file])
+    return fetch(Download("Fashion-MNIST", url, checksum, LIMIT, INSTEAD), cached)
 
 
 def _damaged(path: Path, why: str) -> DataError:

@@ -7,6 +7,7 @@ without `val/` is divided so too, and `test/` may lie beside the classes' folder
 
 from __future__ import annotations
 
+import logging
 import shlex
 import tarfile
 import zipfile
@@ -17,62 +18,86 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasfuse.data.dataset import Dataset, Split, assemble, draw
-from nasfuse.data.decoding import all_grey, decode
+from nasfuse.data.decoded import decoded
+from nasfuse.data.decoding import all_grey, unreadable
 from nasfuse.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 VALIDATION_NAMES = ("val", "valid", "validation")
 VALIDATION_SHARE = 0.2
 
+_log = logging.getLogger(__name__)
 Files = dict[str, list[Path]]  # of each class, both in order of names
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
+    """The files of each split; validation and test may be missing."""
+
     train: Files
     validation: Files | None
     test: Files | None
 
 
-def load(root: Path, *, side: int, seed: int) -> Dataset:
+def load(root: Path, *, side: int, seed: int, skip_bad: int = 0) -> Dataset:
     """Training and validation images of side x side pixels; `seed` divides what is not divided.
 
     Raises DataError for a layout or for images that cannot be used, those of test/ by their names
-    only.
+    only, and for more than `skip_bad` that cannot be read; fewer are left out.
     """
-    layout = _scan(root)
+    layout = scan(root)
     train, validation = layout.train, layout.validation
     if validation is None:
         train, validation = _hold_out(train, seed)
-    grey = all_grey([*_flat(train), *_flat(validation)])
-    splits = _read([train, validation], side=side, grey=grey)
+    splits = _read([train, validation], side=side, grey=None, skip_bad=skip_bad)
     return assemble(root.resolve().name, tuple(train), train=splits[0], validation=splits[1])
 
 
-def load_test(root: Path, *, side: int) -> Split | None:
+def load_test(root: Path, *, side: int, skip_bad: int = 0) -> Split | None:
     """The images of test/, with as many channels as those that the search sees; None without it.
 
     Raises DataError as `load` does.
     """
-    layout = _scan(root)
+    layout = scan(root)
     if layout.test is None:
         return None
-    grey = all_grey([*_flat(layout.train), *_flat(layout.validation or {})])
-    return _read([layout.test], side=side, grey=grey)[0]
+    grey = all_grey([*flat(layout.train), *flat(layout.validation or {})])
+    return _read([layout.test], side=side, grey=grey, skip_bad=skip_bad)[0]
 
 
-def _flat(files: Files) -> list[Path]:
+def flat(files: Files) -> list[Path]:
+    """All files, class by class."""
     return [path for members in files.values() for path in members]
 
 
-def _read(parts: list[Files], *, side: int, grey: bool) -> list[Split]:
+def _read(parts: list[Files], *, side: int, grey: bool | None, skip_bad: int) -> list[Split]:
     """All parts in one go, so that one error can name every file that cannot be decoded."""
     # mixed once and for all: the first images of a split are then not all of one class
-    orders = [np.random.default_rng(0).permutation(len(_flat(files))) for files in parts]
-    mixed = [_flat(files)[i] for files, order in zip(parts, orders, strict=True) for i in order]
-    pixels = decode(mixed, side=side, grey=grey)
-    arrays = np.split(pixels, np.cumsum([len(order) for order in orders])[:-1])
+    orders = [np.random.default_rng(0).permutation(len(flat(files))) for files in parts]
+    mixed = [flat(files)[i] for files, order in zip(parts, orders, strict=True) for i in order]
+    images, bad, file = decoded(mixed, side=side, grey=grey)
+    if len(bad) > skip_bad:
+        raise unreadable({mixed[index]: reason for index, reason in bad.items()}, len(mixed))
+    if bad:
+        _log.warning("%d of %d images cannot be read and are left out", len(bad), len(mixed))
+    keep = np.ones(len(mixed), bool)
+    keep[list(bad)] = False
     labels = [_labels(files)[order] for files, order in zip(parts, orders, strict=True)]
-    return [Split(*pair) for pair in zip(arrays, labels, strict=True)]
+    splits, start = [], 0
+    ends = np.cumsum([len(numbers) for numbers in labels])
+    for mask, numbers in zip(np.split(keep, ends[:-1]), labels, strict=True):
+        splits.append(_split(images, start, numbers[mask], file))
+        start += len(splits[-1])
+    return splits
+
+
+def _split(
+    images: NDArray[np.uint8], start: int, labels: NDArray[np.int64], file: Path | None
+) -> Split:
+    """As many images as labels, from `start` on; mapped where all of them are."""
+    part = images[start : start + len(labels)]
+    if file is None or not len(part):
+        return Split(part, labels)
+    return Split.mapped((file, start * int(np.prod(images.shape[1:]))), part.shape, labels)
 
 
 def _labels(files: Files) -> NDArray[np.int64]:
@@ -92,7 +117,7 @@ def _hold_out(files: Files, seed: int) -> tuple[Files, Files]:
             "leaves the class out",
         )
     drawn = draw(_labels(files), lambda size: max(1, round(VALIDATION_SHARE * size)), seed=seed)
-    paths = _flat(files)
+    paths = flat(files)
     held = {paths[index] for index in drawn}
     return (
         {name: [path for path in members if path not in held] for name, members in files.items()},
@@ -100,7 +125,7 @@ def _hold_out(files: Files, seed: int) -> tuple[Files, Files]:
     )
 
 
-def _scan(root: Path) -> _Layout:
+def scan(root: Path) -> Layout:
     """The files of each split and class, with every check that needs no decoding."""
     _check_folder(root)
     top = {folder.name.casefold(): folder for folder in _folders(root)}
@@ -110,9 +135,9 @@ def _scan(root: Path) -> _Layout:
     if _is_divided(top):
         held = _validation_folder(root, top)
         train = _classes(top["train"], _folders(top["train"]))
-        layout = _Layout(train, _classes(held, _folders(held)) if held else None, test)
+        layout = Layout(train, _classes(held, _folders(held)) if held else None, test)
     else:
-        layout = _Layout(_classes(root, list(top.values())), None, test)
+        layout = Layout(_classes(root, list(top.values())), None, test)
     for other in (layout.validation, layout.test):
         _check_same(layout.train, other)
     return layout

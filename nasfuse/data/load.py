@@ -10,32 +10,60 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from nasfuse.data import fashion_mnist, folder
+from nasfuse.data import arrays, cifar, digits, fashion_mnist, folder
 from nasfuse.data.dataset import Dataset, Split, assemble
 from nasfuse.errors import DataError
 
 
-def load_dataset(source: str, *, side: int, seed: int = 0) -> Dataset:
-    """Training and validation images of a named set or of a folder, never its test images.
+def load_dataset(source: str, *, side: int, seed: int = 0, skip_bad: int = 0) -> Dataset:
+    """Training and validation images, never test images, of what the user calls a data set.
 
-    A name goes before a folder of that name, which is still to be had as `./name`. `side` is that
-    of a folder's images in pixels, `seed` splits a folder without a `val/`; named sets have their
-    own. Raises DataError for an unknown source and for images that cannot be used.
+    That is a name, which goes before a folder of that name (still to be had as `./name`); a folder
+    of images; a `.npz` file; the archive of a named set; or module:function, which is then called.
+    `side` is that of a folder's images in pixels, of which up to `skip_bad` may be unreadable;
+    `seed` splits what has no validation images of its own. Raises DataError for an unknown source
+    and for images that cannot be used.
     """
     if source in _NAMED:
         return _NAMED[source].dataset()
-    return folder.load(_existing(source), side=side, seed=seed)
+    if arrays.is_function(source):
+        return arrays.load(source, seed=seed)
+    path = _existing(source)
+    if path.suffix == ".npz" and path.is_file():
+        return arrays.load(str(path), seed=seed)
+    if name := cifar.archive_name(path):
+        return cifar.load(name, path)
+    return folder.load(path, side=side, seed=seed, skip_bad=skip_bad)
 
 
-def load_test(source: str, *, side: int, seed: int = 0) -> Split | None:
-    """The test images, for use once, when the search is over; None where a folder has none.
+def load_test(source: str, *, side: int, skip_bad: int = 0) -> Split | None:
+    """The test images, for use once, when the search is over; None where there are none.
 
-    Takes the arguments of `load_dataset`. Raises DataError as it does.
+    They are never drawn from a folder or a file, but lie in it by themselves. Takes arguments of
+    `load_dataset`, and raises DataError as it does.
     """
-    del seed  # test images are never drawn: they are a folder of their own, or there are none
     if source in _NAMED:
         return _NAMED[source].test()
-    return folder.load_test(_existing(source), side=side)
+    if arrays.is_function(source):
+        return arrays.load_test(source)
+    path = _existing(source)
+    if path.suffix == ".npz" and path.is_file():
+        return arrays.load_test(str(path))
+    if name := cifar.archive_name(path):
+        return cifar.load_test(name, path)
+    return folder.load_test(path, side=side, skip_bad=skip_bad)
+
+
+def runs_code(source: str) -> bool:
+    """Whether loading this calls a function of the user's."""
+    return source not in _NAMED and arrays.is_function(source)
+
+
+def absolute(source: str) -> str:
+    """A folder or file by its whole path, to be found from elsewhere; all else as it is."""
+    if source in _NAMED or arrays.is_function(source):
+        return source
+    return str(Path(source).expanduser().resolve())
 
 
 def _existing(source: str) -> Path:
@@ -46,7 +74,7 @@ def _existing(source: str) -> Path:
     raise DataError(
         f"there is no dataset '{source}'" + (f"; did you mean '{near[0]}'?" if near else ""),
         where="--data",
-        why=f"it is no folder, and the names are {', '.join(_NAMED)}",
+        why=f"it is no folder, no file and no module:function; the names are {', '.join(_NAMED)}",
         fix=f"--data {near[0] if near else 'sample'}",
     )
 
@@ -63,8 +91,8 @@ def _sample_test() -> Split:
 def _sample_split(name: Literal["train", "validation", "test"]) -> Split:
     """Written by scripts/make_sample.py."""
     bundled = resources.files("nasfuse.data") / "sample.npz"
-    with bundled.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        return Split(arrays[f"{name}_images"], arrays[f"{name}_labels"].astype(np.int64))
+    with bundled.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        return Split(file[f"{name}_images"], file[f"{name}_labels"].astype(np.int64))
 
 
 class _Named(NamedTuple):
@@ -83,6 +111,21 @@ _NAMED: dict[str, _Named] = {
         "60,000 images of clothes in 10 classes, 28x28, grey; downloaded once (31 MB)",
         fashion_mnist.load,
         fashion_mnist.load_test,
+    ),
+    "cifar10": _Named(
+        "60,000 photos in 10 classes, 32x32, colour; downloaded once (170 MB)",
+        lambda: cifar.load("cifar10"),
+        lambda: cifar.load_test("cifar10"),
+    ),
+    "cifar100": _Named(
+        "60,000 photos in 100 classes, 32x32, colour; downloaded once (169 MB)",
+        lambda: cifar.load("cifar100"),
+        lambda: cifar.load_test("cifar100"),
+    ),
+    "digits": _Named(
+        "1,797 handwritten digits in 10 classes, 8x8, grey; comes with scikit-learn",
+        digits.load,
+        digits.load_test,
     ),
 }
 DATASETS: dict[str, str] = {name: named.description for name, named in _NAMED.items()}

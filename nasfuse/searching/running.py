@@ -65,7 +65,8 @@ def run_search(
 
         task = Task(
             trials=(study.folder / "trials").resolve(),
-            dataset=dataset,
+            # workers on this machine map files; those of a cluster get them through Ray
+            dataset=dataset.in_memory() if resources.address else dataset,
             normalisation=Normalisation(settings.mean, settings.std),
             recipe=settings.recipe,
             seed=settings.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -9,16 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
-from nasfuse.data.decoding import all_grey, decode
+from nasfuse.data.decoding import all_grey, decode, sizes, unreadable
 from nasfuse.errors import DataError
 
 SIDE = 8
 
 
 def read(*paths: Path) -> NDArray[np.uint8]:
-    return decode(paths, side=SIDE, grey=all_grey(paths))
+    """Their pixels, in memory; raises as a folder does."""
+    grey = all_grey(paths)
+    pixels = np.empty((len(paths), 1 if grey else 3, SIDE, SIDE), np.uint8)
+    bad = decode(paths, pixels.__setitem__, side=SIDE, grey=grey)
+    if bad:
+        raise unreadable({paths[index]: reason for index, reason in bad.items()}, len(paths))
+    return pixels
 
 
 def middle(path: Path) -> list[int]:
@@ -150,11 +157,40 @@ def test_unreadable_files_are_counted(tmp_path: Path) -> None:
     assert "good.png" not in caught.value.fix
 
 
-def test_postscript_in_disguise_is_not_run(tmp_path: Path) -> None:
-    path = tmp_path / "x.png"
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(DataError, match="it is no JPEG"):
-        read(path)
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),  # and is not run
+        (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
+        (b"<?xml version='1.0'?><svg/>", "XML"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 20, "HEIC"),
+        (b"II*\0" + b"\0" * 20, "TIFF"),
+        (b"PK\x03\x04" + b"\0" * 20, "zip"),
+        (b"", "empty"),
+        (b"hello", "no JPEG"),
+    ],
+)
+def test_what_a_file_is_instead(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read(tmp_path / "x.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(DataError, match="no regular file"):
+        read(tmp_path / "x.png")
+
+
+def test_truncated_images_are_never_filled_up() -> None:
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_sizes_of_what_has_a_header(tmp_path: Path) -> None:
+    Image.new("L", (9, 5)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"text")
+    assert sizes([tmp_path / "a.png", tmp_path / "b.png"]) == [(9, 5), None]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from nasfuse.data import fashion_mnist
-from nasfuse.data.fashion_mnist import CLASSES, DEBIAN, cache_folder, load, load_test, parse, read
+from nasfuse.data.downloads import cache_folder
+from nasfuse.data.fashion_mnist import CLASSES, DEBIAN, load, load_test, parse, read
 from nasfuse.errors import DataError, StorageError
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -57,7 +58,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def cached() -> list[str]:
-    folder = cache_folder()
+    folder = cache_folder() / "fashion-mnist"
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 

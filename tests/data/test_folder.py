@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +181,57 @@ def test_archives_and_files(tmp_path: Path) -> None:
     for path, said in ((archive, "an archive"), (tar, "an archive"), (text, "a file")):
         with pytest.raises(DataError, match=f"{said}, not a folder"):
             load(path)
+
+
+def spoil(root: Path, *names: str) -> None:
+    for name in names:
+        whole = (root / name).read_bytes()
+        (root / name).write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("lost", [["a/0.png"], ["a/0.png", "b/4.png", "a/3.png"]])
+def test_as_many_as_may_be_bad_are_left_out(tmp_path: Path, lost: list[str]) -> None:
+    fill(tmp_path, "a", "b", count=10)
+    spoil(tmp_path, *lost)
+    with pytest.raises(DataError, match=f"{len(lost)} of 20") as caught:
+        load(tmp_path)
+    assert f"--skip-bad {len(lost)} " in caught.value.fix
+    for _ in range(2):  # decoded, then from the cache
+        dataset = load_dataset(str(tmp_path), side=SIDE, skip_bad=len(lost))
+        found = sorted(shades(dataset.train) + shades(dataset.validation))
+        missing = {40 * "ab".index(name[0]) + int(name[2]) for name in lost}
+        assert found == sorted({*range(10), *range(40, 50)} - missing)
+        for split in (dataset.train, dataset.validation):
+            assert (split.images[:, 0, 0, 0] // 40 == split.labels).all()
+
+
+def test_test_images_may_be_bad_too(tmp_path: Path) -> None:
+    fill(tmp_path, "a", "b", "test/a", "test/b")
+    spoil(tmp_path, "test/b/0.png")
+    with pytest.raises(DataError, match="1 of 10 images"):
+        load_test(str(tmp_path), side=SIDE)
+    test = load_test(str(tmp_path), side=SIDE, skip_bad=1)
+    assert test is not None
+    assert len(test) == len(test.labels) == 9
+
+
+def test_nothing_is_left_of_a_class(tmp_path: Path) -> None:
+    fill(tmp_path, "train/a", "train/b", "val/a", "val/b", count=2)
+    spoil(tmp_path, "train/b/0.png", "train/b/1.png")
+    with pytest.raises(DataError, match="1 of 2 classes have no image in train"):
+        load_dataset(str(tmp_path), side=SIDE, skip_bad=2)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "a", "b")
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(DataError, match="this folder cannot be read") as caught:
+        load(tmp_path)
+    assert (caught.value.where, caught.value.why) == (str(tmp_path / "b"), "Permission denied")

@@ -19,13 +19,20 @@ def split(labels: list[int], *, shape: tuple[int, ...] = (1, 4, 4)) -> Split:
 
 
 def test_names_are_described() -> None:
-    assert list(DATASETS) == ["sample", "fashion-mnist"]
+    assert list(DATASETS) == ["sample", "fashion-mnist", "cifar10", "cifar100", "digits"]
     assert all(DATASETS.values())
 
 
 @pytest.mark.parametrize(
     ("source", "meant"),
-    [("smaple", "sample"), ("FashionMNIST", "fashion-mnist"), ("fashion_mnist", "fashion-mnist")],
+    [
+        ("smaple", "sample"),
+        ("FashionMNIST", "fashion-mnist"),
+        ("fashion_mnist", "fashion-mnist"),
+        ("CIFAR-10", "cifar10"),
+        ("cifar-100", "cifar100"),
+        ("digit", "digits"),
+    ],
 )
 def test_near_match(source: str, meant: str) -> None:
     with pytest.raises(DataError) as caught:
