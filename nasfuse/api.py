@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nasfuse.data.dataset import Dataset
-from nasfuse.data.load import load_dataset
+from nasfuse.data.load import load_dataset, runs_code
 from nasfuse.errors import DataError, SearchError, UsageError
 from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.finals import verdict
@@ -14,7 +14,7 @@ from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.results import Result, result_front
 from nasfuse.searching.running import Resources, run_search
 from nasfuse.searching.schedule import Limits, Listener, Progress
-from nasfuse.searching.study import Study, free_name
+from nasfuse.searching.study import Settings, Study, free_name
 from nasfuse.tracking import local_uri
 from nasfuse.view import View
 
@@ -55,24 +55,47 @@ def _create(plan: Plan) -> Study:
 
 
 def resume(
-    study: Study, limits: Limits, resources: Resources, *, listen: Listener | None = None
+    study: Study,
+    limits: Limits,
+    resources: Resources,
+    *,
+    data: str | None = None,
+    listen: Listener | None = None,
 ) -> Outcome:
     """Go on with a study, its unfinished trials first. `limits` counts trials from the beginning.
 
+    `data` is where the same images are now, if they moved.
+
     Raises:
         DataError: the images are not those that the study began with.
+        UsageError: they come from a function, which `data` has to name again.
     """
-    settings = study.settings
-    dataset = load_dataset(settings.data, side=settings.side, seed=settings.seed)
+    dataset = _again(study.settings, data)
+    return _run(study, dataset, limits, resources, listen)
+
+
+def _again(settings: Settings, data: str | None) -> Dataset:
+    """The images of a study, once more, and the same."""
+    source = data or settings.data
+    if data is None and runs_code(source):
+        raise UsageError(
+            f"the images of this study come from a function, {source}",
+            where=f"study '{settings.name}'",
+            why="code runs only where its name is typed, and not because a study's file names it",
+            fix=f"nasfuse resume {settings.name} --data {source}",
+        )
+    dataset = load_dataset(
+        source, side=settings.side, seed=settings.seed, skip_bad=settings.skip_bad
+    )
     if dataset.fingerprint != settings.fingerprint:
         raise DataError(
             "the images have changed since the study began",
-            where=settings.data,
+            where=source,
             why=f"their fingerprint is {dataset.fingerprint}, it was {settings.fingerprint}; "
             "accuracies on different images cannot be compared",
-            fix=f"nasfuse search --data {settings.data}   for a new study",
+            fix=f"nasfuse search --data {source}   for a new study",
         )
-    return _run(study, dataset, limits, resources, listen)
+    return dataset
 
 
 def _run(

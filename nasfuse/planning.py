@@ -15,7 +15,7 @@ import torch
 from nasfuse.costs import parse_budget, parse_count
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
-from nasfuse.data.load import DATASETS, load_dataset
+from nasfuse.data.load import absolute, load_dataset
 from nasfuse.errors import UsageError
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.results import OBJECTIVES, SAMPLERS
@@ -34,7 +34,8 @@ DEFAULT_SECONDS = 420.0  # of a search that is given neither trials nor a time
 class SearchOptions:
     """What a search is asked for; the command line's options have the same names.
 
-    `budget` is text such as 400MFLOPs, `data` the name of a data set or a folder of images,
+    `budget` is text such as 400MFLOPs, `data` the name of a data set, a folder of images, a `.npz`
+    file or module:function; of a folder's images up to `skip_bad` may be unreadable.
     `space` the name of a space or a file, `recipe` a file, `epochs` those of a full training.
     `objective` is the cost that the front weighs against accuracy: macs, params or latency, which
     is measured. `max_params` is text such as 5M.
@@ -44,6 +45,7 @@ class SearchOptions:
 
     budget: str
     data: str = "sample"
+    skip_bad: int = 0
     space: str = "default"
     name: str | None = None
     trials: int | None = None
@@ -87,7 +89,7 @@ def plan_search(options: SearchOptions) -> Plan:
     limits = limits_of(options.trials, options.seconds)
     resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
     side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
-    dataset = load_dataset(options.data, side=side, seed=options.seed)
+    dataset = load_dataset(options.data, side=side, seed=options.seed, skip_bad=options.skip_bad)
     space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
     check_budget(space, budget, max_params)
     normalisation = measure(dataset.train)
@@ -98,8 +100,9 @@ def plan_search(options: SearchOptions) -> Plan:
         space_name=space.name,
         space=read_space(options.space),
         budget=budget,
-        data=_absolute(options.data),
+        data=absolute(options.data),
         side=side,
+        skip_bad=options.skip_bad,
         fingerprint=dataset.fingerprint,
         validation=len(dataset.validation),
         classes=dataset.classes,
@@ -163,11 +166,6 @@ def _check_options(options: SearchOptions) -> None:
             why="a study is a folder of its own: no slashes, no dot in front",
             fix="--name my-study   and --studies for another place",
         )
-
-
-def _absolute(data: str) -> str:
-    """A folder's whole path, for a study may be resumed from elsewhere."""
-    return data if data in DATASETS else str(Path(data).expanduser().resolve())
 
 
 def _absolute_store(uri: str | None) -> str | None:

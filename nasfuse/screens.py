@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from nasfuse.costs import show_macs
+from nasfuse.data.load import runs_code
 from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
@@ -107,8 +108,10 @@ def elsewhere_option(studies: Path) -> str:
 def next_commands(study: Study) -> dict[str, str]:
     """What to type next, quoted for a shell, by what it does."""
     name, elsewhere = shlex.quote(study.folder.name), elsewhere_option(study.folder.parent)
+    data = study.settings.data
+    typed = f" --data {data}" if runs_code(data) else ""  # which resuming insists on
     return {
-        "resume": f"nasfuse resume {name}{elsewhere}",
+        "resume": f"nasfuse resume {name}{elsewhere}{typed}",
         "look": f"nasfuse ui {name}{elsewhere}",
         "export": f"nasfuse export best --study {name}{elsewhere} --out net/",
     }

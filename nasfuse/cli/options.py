@@ -24,5 +24,6 @@ GpusPerTrial = Annotated[
     float | None, typer.Option(min=0.0, help="Share of a GPU for each.  [default: 0.25]")
 ]
 RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster.")]
+SkipBad = Annotated[int, typer.Option(min=0, help="Leave out up to this many unreadable images.")]
 STUDIES = Path("studies")
 MAX_SEED = 2**31 - 1

@@ -14,6 +14,7 @@ from nasfuse.cli.options import (
     Json,
     Quiet,
     RayAddress,
+    SkipBad,
     Studies,
     StudyName,
     TimeLimit,
@@ -31,8 +32,13 @@ def search(
         str, typer.Option(help="Upper limit for one image: 400MFLOPs, 400MMACs, 0.4G: the same.")
     ],
     data: Annotated[
-        str, typer.Option(help="A folder of images, sample or fashion-mnist.")
+        str,
+        typer.Option(
+            help="A folder of images, a .npz file, module:function, or one of sample, "
+            "fashion-mnist, cifar10, cifar100, digits."
+        ),
     ] = "sample",
+    skip_bad: SkipBad = 0,
     space: Annotated[str, typer.Option(help="A search space by name, or a YAML file.")] = "default",
     trials: Trials = None,
     time_limit: TimeLimit = None,
@@ -78,6 +84,7 @@ def search(
     options = SearchOptions(
         budget=budget,
         data=data,
+        skip_bad=skip_bad,
         space=space,
         name=name,
         trials=trials,
@@ -118,6 +125,7 @@ def resume(
         int | None, typer.Option(min=1, help="Stop after this many networks in all.")
     ] = None,
     time_limit: TimeLimit = None,
+    data: Annotated[str | None, typer.Option(help="Where the same images are now.")] = None,
     workers: Workers = None,
     gpus_per_trial: GpusPerTrial = None,
     ray_address: RayAddress = None,
@@ -143,7 +151,7 @@ def resume(
     )
     console = make_console(as_json)
     with watching(console, quiet=quiet) as listen:
-        outcome = go_on(found, limits, resources, listen=listen)
+        outcome = go_on(found, limits, resources, data=data, listen=listen)
     print_outcome(console, outcome, as_json=as_json)
     _exit_as_it_ended(outcome)
 

@@ -28,7 +28,8 @@ class Settings(BaseModel):
     `id` tells studies of one name apart. `space` is the whole document of the search space, `mean`
     and `std` belong to the channels of training images with values between 0 and 1, `side` is that
     of stored images from folders. `trials` to `ray_address` are what was asked of the first run; a
-    resumed one takes them up. `objective` is the cost of the front, `max_params` a second limit.
+    resumed one takes them up. `objective` is the cost of the front, `max_params` a second limit,
+    `skip_bad` the most unreadable images that are left out of a folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class Settings(BaseModel):
     ray_address: str | None = None
     objective: Objective = "macs"
     max_params: int | None = None
+    skip_bad: int = 0
 
     @property
     def search_space(self) -> SearchSpace:
