@@ -100,3 +100,20 @@ def test_times(text: str, seconds: float) -> None:
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(UsageError):
         parse_seconds(text)
+
+
+def test_data_check_says_what_is_wrong_and_with_which_code(tmp_path: Path) -> None:
+    sound = nasfuse("data", "check", "sample", "--json", cwd=tmp_path)
+    assert sound.returncode == 0
+    assert json.loads(sound.stdout)["counts"]["test"] == [200] * 10
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    run = nasfuse("data", "check", "photos", cwd=tmp_path)
+    assert run.returncode == 3
+    assert "error[NF310]: 'cat' is the only class" in run.stdout
+    assert "1 error, 0 warnings" in run.stdout
+    document = json.loads(nasfuse("data", "check", "photos", "--json", cwd=tmp_path).stdout)
+    assert document["findings"][0]["level"] == "error"
+    missing = nasfuse("data", "check", "fotos", cwd=tmp_path)
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert "Traceback" not in missing.stderr
+    assert "nasfuse data check photos/" in nasfuse("data", "check", "--help", cwd=tmp_path).stdout

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nasfuse.cli.checking import check
 from nasfuse.cli.describing import cost, spaces
 from nasfuse.cli.exporting import export
 from nasfuse.cli.looking import front, show, ui
@@ -25,6 +26,10 @@ VERBS: dict[Callable[..., Any], str] = {
     cost: "nasfuse cost resnet50 --by-layer",
     spaces: "nasfuse spaces default",
     ui: "nasfuse ui",
+}
+# verbs that belong together
+GROUPS: dict[str, tuple[str, dict[Callable[..., Any], str]]] = {
+    "data": ("Look at images before a search does.", {check: "nasfuse data check photos/"}),
 }
 
 
@@ -47,14 +52,23 @@ def nasfuse(
 
 
 def _app() -> typer.Typer:
+    app = _with_verbs(VERBS)
+    app.callback()(nasfuse)
+    for name, (text, verbs) in GROUPS.items():
+        group = _with_verbs(verbs)
+        group.callback()(lambda: None)  # else typer makes a group of one verb that verb
+        app.add_typer(group, name=name, help=text)
+    return app
+
+
+def _with_verbs(verbs: dict[Callable[..., Any], str]) -> typer.Typer:
     app = typer.Typer(
         add_completion=True,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    app.callback()(nasfuse)
-    for verb, example in VERBS.items():
+    for verb, example in verbs.items():
         app.command(epilog=f"Example: {example}")(verb)
     return app
 

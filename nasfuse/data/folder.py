@@ -11,6 +11,8 @@ import logging
 import shlex
 import tarfile
 import zipfile
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,18 +40,27 @@ class Layout(NamedTuple):
     test: Files | None
 
 
+class Found(NamedTuple):
+    """The images of each part that can be read, their files in the same order, and other files."""
+
+    splits: list[Split]
+    paths: list[list[Path]]
+    bad: dict[Path, str]
+
+
 def load(root: Path, *, side: int, seed: int, skip_bad: int = 0) -> Dataset:
     """Training and validation images of side x side pixels; `seed` divides what is not divided.
 
     Raises DataError for a layout or for images that cannot be used, those of test/ by their names
     only, and for more than `skip_bad` that cannot be read; fewer are left out.
     """
-    layout = scan(root)
-    train, validation = layout.train, layout.validation
-    if validation is None:
-        train, validation = _hold_out(train, seed)
-    splits = _read([train, validation], side=side, grey=None, skip_bad=skip_bad)
-    return assemble(root.resolve().name, tuple(train), train=splits[0], validation=splits[1])
+    train, validation = divided(scan(root), seed)
+    found = read([train, validation], side=side)
+    _check_bad(found, skip_bad)
+    train_split, validation_split = found.splits
+    return assemble(
+        root.resolve().name, tuple(train), train=train_split, validation=validation_split
+    )
 
 
 def load_test(root: Path, *, side: int, skip_bad: int = 0) -> Split | None:
@@ -61,7 +72,16 @@ def load_test(root: Path, *, side: int, skip_bad: int = 0) -> Split | None:
     if layout.test is None:
         return None
     grey = all_grey([*flat(layout.train), *flat(layout.validation or {})])
-    return _read([layout.test], side=side, grey=grey, skip_bad=skip_bad)[0]
+    found = read([layout.test], side=side, grey=grey)
+    _check_bad(found, skip_bad)
+    return found.splits[0]
+
+
+def divided(layout: Layout, seed: int) -> tuple[Files, Files]:
+    """Training and validation files, as they lie or drawn by the seed. Raises DataError."""
+    if layout.validation is None:
+        return _hold_out(layout.train, seed)
+    return layout.train, layout.validation
 
 
 def flat(files: Files) -> list[Path]:
@@ -69,25 +89,31 @@ def flat(files: Files) -> list[Path]:
     return [path for members in files.values() for path in members]
 
 
-def _read(parts: list[Files], *, side: int, grey: bool | None, skip_bad: int) -> list[Split]:
+def read(parts: Sequence[Files], *, side: int, grey: bool | None = None) -> Found:
     """All parts in one go, so that one error can name every file that cannot be decoded."""
     # mixed once and for all: the first images of a split are then not all of one class
     orders = [np.random.default_rng(0).permutation(len(flat(files))) for files in parts]
-    mixed = [flat(files)[i] for files, order in zip(parts, orders, strict=True) for i in order]
-    images, bad, file = decoded(mixed, side=side, grey=grey)
-    if len(bad) > skip_bad:
-        raise unreadable({mixed[index]: reason for index, reason in bad.items()}, len(mixed))
-    if bad:
-        _log.warning("%d of %d images cannot be read and are left out", len(bad), len(mixed))
-    keep = np.ones(len(mixed), bool)
-    keep[list(bad)] = False
-    labels = [_labels(files)[order] for files, order in zip(parts, orders, strict=True)]
-    splits, start = [], 0
-    ends = np.cumsum([len(numbers) for numbers in labels])
-    for mask, numbers in zip(np.split(keep, ends[:-1]), labels, strict=True):
-        splits.append(_split(images, start, numbers[mask], file))
-        start += len(splits[-1])
-    return splits
+    mixed = [
+        [flat(files)[index] for index in order] for files, order in zip(parts, orders, strict=True)
+    ]
+    every = list(chain.from_iterable(mixed))
+    images, places, file = decoded(every, side=side, grey=grey)
+    bad = {every[place]: reason for place, reason in places.items()}
+    found, start = Found([], [], bad), 0
+    for files, order, paths in zip(parts, orders, mixed, strict=True):
+        good = np.array([path not in bad for path in paths], bool)
+        found.splits.append(_split(images, start, _labels(files)[order][good], file))
+        found.paths.append([path for path in paths if path not in bad])
+        start += len(found.paths[-1])
+    return found
+
+
+def _check_bad(found: Found, skip_bad: int) -> None:
+    total = len(found.bad) + sum(map(len, found.paths))
+    if len(found.bad) > skip_bad:
+        raise unreadable(found.bad, total)
+    if found.bad:
+        _log.warning("%d of %d images cannot be read and are left out", len(found.bad), total)
 
 
 def _split(
@@ -128,14 +154,14 @@ def _hold_out(files: Files, seed: int) -> tuple[Files, Files]:
 def scan(root: Path) -> Layout:
     """The files of each split and class, with every check that needs no decoding."""
     _check_folder(root)
-    top = {folder.name.casefold(): folder for folder in _folders(root)}
+    top = {folder.name.casefold(): folder for folder in subfolders(root)}
     test = None
-    if "test" in top and _folders(top["test"]):
-        test = _classes(top["test"], _folders(top.pop("test")))
+    if "test" in top and subfolders(top["test"]):
+        test = _classes(top["test"], subfolders(top.pop("test")))
     if _is_divided(top):
         held = _validation_folder(root, top)
-        train = _classes(top["train"], _folders(top["train"]))
-        layout = Layout(train, _classes(held, _folders(held)) if held else None, test)
+        train = _classes(top["train"], subfolders(top["train"]))
+        layout = Layout(train, _classes(held, subfolders(held)) if held else None, test)
     else:
         layout = Layout(_classes(root, list(top.values())), None, test)
     for other in (layout.validation, layout.test):
@@ -147,7 +173,7 @@ def _is_divided(top: dict[str, Path]) -> bool:
     """A class may be called `train`: it is one where it lies beside others and holds images."""
     return "train" in top and (
         any(name in top for name in VALIDATION_NAMES)
-        or bool(_folders(top["train"]))
+        or bool(subfolders(top["train"]))
         or set(top) <= {"train", "test"}
     )
 
@@ -172,7 +198,7 @@ def _classes(parent: Path, folders: list[Path]) -> Files:
             where=str(parent),
             why="at least 2 are needed, each a folder of images that has the class's name",
             fix=f"--data {_quoted(folders[0])}"
-            if folders and _folders(folders[0])
+            if folders and subfolders(folders[0])
             else f"mkdir {_quoted(parent / 'another_class')}   and put its images there",
         )
     files = {folder.name: _images(folder) for folder in folders}
@@ -181,7 +207,7 @@ def _classes(parent: Path, folders: list[Path]) -> Files:
         raise DataError(
             f"{len(empty)} of {len(folders)} classes have no images: {_listed(empty)}",
             where=str(empty[0]),
-            why=f"of {len(_entries(empty[0]))} entries none is a file in {', '.join(SUFFIXES)}",
+            why=f"of {len(entries(empty[0]))} entries none is a file in {', '.join(SUFFIXES)}",
             fix=f"mv -n {_quoted(empty[0])} {_quoted(parent.resolve().parent)}   or fill it",
         )
     return files
@@ -219,9 +245,9 @@ def _check_folder(root: Path) -> None:
     )
 
 
-def _folders(parent: Path) -> list[Path]:
+def subfolders(parent: Path) -> list[Path]:
     """In order of names. Raises DataError for names that differ in nothing but case."""
-    folders = [entry for entry in _entries(parent) if entry.is_dir()]
+    folders = [entry for entry in entries(parent) if entry.is_dir()]
     seen: dict[str, Path] = {}
     for folder in folders:
         twin = seen.setdefault(folder.name.casefold(), folder)
@@ -237,10 +263,11 @@ def _folders(parent: Path) -> list[Path]:
 
 def _images(folder: Path) -> list[Path]:
     # a broken link is no folder either: it is kept, and reported when it cannot be read
-    return [p for p in _entries(folder) if p.suffix.lower() in SUFFIXES and not p.is_dir()]
+    return [p for p in entries(folder) if p.suffix.lower() in SUFFIXES and not p.is_dir()]
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What lies in it by name, but what is hidden. Raises DataError if it cannot be listed."""
     try:
         found = [p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX"))]
     except OSError as error:

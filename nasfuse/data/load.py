@@ -54,6 +54,11 @@ def load_test(source: str, *, side: int, skip_bad: int = 0) -> Split | None:
     return folder.load_test(path, side=side, skip_bad=skip_bad)
 
 
+def is_folder(source: str) -> bool:
+    """Whether this is a folder of images. Raises DataError if it is nothing at all."""
+    return source not in _NAMED and not arrays.is_function(source) and _existing(source).is_dir()
+
+
 def runs_code(source: str) -> bool:
     """Whether loading this calls a function of the user's."""
     return source not in _NAMED and arrays.is_function(source)

@@ -1,0 +1,245 @@
+"""Survey: what is in a data set, and everything that is wrong or doubtful about it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from nasfuse.data import folder
+from nasfuse.data.dataset import Split, assemble
+from nasfuse.data.decoding import sizes, unreadable
+from nasfuse.data.load import is_folder, load_dataset, load_test
+from nasfuse.errors import DataError
+
+IMBALANCE = 10  # times as many images in one class as in another
+FEW = 10  # images of a class to validate with
+TINY = 16  # pixels of the shorter side
+HUGE = 20_000_000  # pixels
+LONG = 3  # times the shorter side
+SHOWN = 3
+
+
+class Finding(NamedTuple):
+    """What is wrong, or only doubtful; in the words of an error."""
+
+    level: Literal["error", "warning"]
+    what: str
+    where: str = ""
+    why: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Images of each class in each split, and what was found; little of it where all failed.
+
+    `unreadable` says of each file why.
+    """
+
+    source: str
+    classes: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+    fingerprint: str | None = None
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether a search would take it and could be believed."""
+        return all(finding.level != "error" for finding in self.findings)
+
+
+class _Part(NamedTuple):
+    """A split, and the files of its images where they have some."""
+
+    name: str
+    split: Split
+    paths: list[Path]
+
+    def shown(self, index: int) -> str:
+        return str(self.paths[index]) if self.paths else f"image {index} of {self.name}"
+
+
+def survey(source: str, *, side: int, seed: int = 0, skip_bad: int = 0) -> Survey:
+    """Everything about a data set; `side`, `seed` and `skip_bad` are those of a search.
+
+    Raises DataError only if there is no such data set.
+    """
+    of_files = is_folder(source)
+    try:
+        if of_files:
+            return _survey_folder(source, side=side, seed=seed, skip_bad=skip_bad)
+        dataset = load_dataset(source, side=side, seed=seed)
+        parts = [_Part("train", dataset.train, []), _Part("validation", dataset.validation, [])]
+        test = load_test(source, side=side)
+    except DataError as error:
+        return Survey(source, findings=(_finding(error),))
+    parts += [] if test is None else [_Part("test", test, [])]
+    return _survey(Survey(source, dataset.classes, fingerprint=dataset.fingerprint), parts)
+
+
+def _survey_folder(source: str, *, side: int, seed: int, skip_bad: int) -> Survey:
+    root = Path(source).expanduser()
+    layout = folder.scan(root)
+    files = folder.divided(layout, seed)
+    found = folder.read(files, side=side)
+    parts = [
+        _Part(*each)
+        for each in zip(("train", "validation"), found.splits, found.paths, strict=True)
+    ]
+    bad = dict(found.bad)
+    if layout.test is not None:
+        tests = folder.read([layout.test], side=side, grey=parts[0].split.images.shape[1] == 1)
+        parts.append(_Part("test", tests.splits[0], tests.paths[0]))
+        bad |= tests.bad
+    findings = [*_bad(bad, parts, skip_bad), *_left_out(layout), *_sizes(parts)]
+    fingerprint, classes = None, tuple(layout.train)
+    try:
+        whole = assemble(root.name, classes, train=parts[0].split, validation=parts[1].split)
+        fingerprint = whole.fingerprint
+    except DataError as error:
+        findings.append(_finding(error))
+    reasons = {str(path): reason for path, reason in sorted(bad.items())}
+    empty = Survey(
+        source, classes, fingerprint=fingerprint, unreadable=reasons, findings=tuple(findings)
+    )
+    return _survey(empty, parts)
+
+
+def _survey(begun: Survey, parts: Sequence[_Part]) -> Survey:
+    """With the counts, and what the images themselves show."""
+    size = len(begun.classes)
+    counts = {p.name: tuple(np.bincount(p.split.labels, minlength=size).tolist()) for p in parts}
+    findings = (
+        *begun.findings,
+        *_repeated(parts),
+        *_imbalance(begun.classes, counts["train"]),
+        *_few(begun.classes, counts["validation"]),
+    )
+    return Survey(
+        begun.source,
+        begun.classes,
+        parts[0].split.images.shape[1:],
+        begun.fingerprint,
+        counts,
+        begun.unreadable,
+        findings,
+    )
+
+
+def _finding(error: DataError) -> Finding:
+    return Finding("error", error.what, error.where, error.why, error.fix)
+
+
+def _bad(bad: dict[Path, str], parts: Sequence[_Part], skip_bad: int) -> Iterator[Finding]:
+    if bad:
+        error = _finding(unreadable(bad, len(bad) + sum(len(part.paths) for part in parts)))
+        yield error if len(bad) > skip_bad else error._replace(level="warning")
+
+
+def _left_out(layout: folder.Layout) -> Iterator[Finding]:
+    """What lies in the folders of classes and is neither an image by its name nor hidden."""
+    parts = [layout.train, layout.validation or {}, layout.test or {}]
+    classes = [paths[0].parent for part in parts for paths in part.values()]
+    inside = [entry for parent in classes for entry in folder.entries(parent)]
+    deeper = [entry for entry in inside if entry.is_dir()]
+    if deeper:
+        yield Finding(
+            "warning",
+            f"{len(deeper)} folders inside of classes are not looked into",
+            str(deeper[0]),
+            "only images that lie directly in a class's folder belong to it",
+        )
+    others = [e for e in inside if not e.is_dir() and e.suffix.lower() not in folder.SUFFIXES]
+    if others:
+        kinds = Counter(entry.suffix.lower() or "none" for entry in others).most_common(SHOWN)
+        yield Finding(
+            "warning",
+            f"{len(others)} files are left out, as their names are not those of images",
+            str(others[0]),
+            f"endings: {', '.join(f'{kind} ({count})' for kind, count in kinds)}; "
+            f"images end in {', '.join(folder.SUFFIXES)}",
+        )
+
+
+def _sizes(parts: Sequence[_Part]) -> Iterator[Finding]:
+    paths = [path for part in parts for path in part.paths]
+    known = [(path, size) for path, size in zip(paths, sizes(paths), strict=True) if size]
+    tiny = [(path, size) for path, size in known if min(size) < TINY]
+    huge = [(path, size) for path, size in known if size[0] * size[1] > HUGE]
+    long = [(path, size) for path, size in known if max(size) > LONG * min(size)]
+    for cases, what, why in (
+        (tiny, f"are smaller than {TINY} pixels", "they are enlarged and show little"),
+        (huge, f"have over {HUGE // 10**6} million pixels", "decoding takes long, the first time"),
+        (long, f"have one side over {LONG} times the other", "only the middle square is used"),
+    ):
+        if cases:
+            path, (width, height) = cases[0]
+            why = f"the first has {width} x {height}; {why}"
+            yield Finding("warning", f"{len(cases)} images {what}", str(path), why)
+
+
+def _repeated(parts: Sequence[_Part]) -> Iterator[Finding]:
+    """The same pixels in two splits, under two labels, or merely twice."""
+    seen: dict[bytes, list[tuple[_Part, int]]] = {}
+    for part in parts:
+        for index, image in enumerate(part.split.images):
+            digest = hashlib.sha256(image.tobytes()).digest()
+            seen.setdefault(digest, []).append((part, index))
+    groups = [group for group in seen.values() if len(group) > 1]
+    across = [g for g in groups if len({part.name for part, _ in g}) > 1]
+    labels = [g for g in groups if len({int(p.split.labels[i]) for p, i in g}) > 1]
+    if across:
+        yield _twice(across, "error", "in several splits", "accuracy would be too good")
+    if labels:
+        yield _twice(labels, "error", "in several classes", "one of the labels must be wrong")
+    rest = [group for group in groups if group not in across and group not in labels]
+    if rest:
+        yield _twice(rest, "warning", "several times", "copies only weigh more in training")
+
+
+def _twice(
+    groups: list[list[tuple[_Part, int]]], level: Literal["error", "warning"], how: str, why: str
+) -> Finding:
+    one, other = ((part, index) for part, index in groups[0][:2])
+    return Finding(
+        level,
+        f"{len(groups)} images are there {how}",
+        one[0].shown(one[1]),
+        f"the first is the same as {other[0].shown(other[1])}; {why}",
+        "keep one of each",
+    )
+
+
+def _imbalance(classes: Sequence[str], counts: Sequence[int]) -> Iterator[Finding]:
+    most, least = max(counts), min(counts)
+    if least and most > IMBALANCE * least:
+        large, small = classes[counts.index(most)], classes[counts.index(least)]
+        share = most / sum(counts)
+        yield Finding(
+            "warning",
+            f"class '{large}' has {most / least:.0f} times as many images as '{small}'",
+            "train",
+            f"{most:,} and {least:,}; to answer '{large}' always is right for {share:.0%} of them",
+        )
+
+
+def _few(classes: Sequence[str], counts: Sequence[int]) -> Iterator[Finding]:
+    few = [name for name, count in zip(classes, counts, strict=True) if count < FEW]
+    if few:
+        total = max(1, sum(counts))
+        error = 100 * math.sqrt(0.25 / total)
+        yield Finding(
+            "warning",
+            f"{len(few)} classes have fewer than {FEW} images to validate with",
+            f"validation: {', '.join(few[:SHOWN])}{', ...' if len(few) > SHOWN else ''}",
+            f"with {total:,} in all, an accuracy near one half is known to {error:.1f} points",
+        )
