@@ -70,12 +70,12 @@ def resume(
         DataError: the images are not those that the study began with.
         UsageError: they come from a function, which `data` has to name again.
     """
-    dataset = _again(study.settings, data)
+    dataset = images_again(study.settings, data)
     return _run(study, dataset, limits, resources, listen)
 
 
-def _again(settings: Settings, data: str | None) -> Dataset:
-    """The images of a study, once more, and the same."""
+def images_again(settings: Settings, data: str | None) -> Dataset:
+    """The images of a study, once more, and the same. Raises as `resume` does."""
     source = data or settings.data
     if data is None and runs_code(source):
         raise UsageError(

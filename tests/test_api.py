@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from nasfuse.api import choose
-from nasfuse.errors import UsageError
-from nasfuse.planning import continuation, limits_of
+from nasfuse.api import choose, images_again, resume
+from nasfuse.errors import DataError, UsageError
+from nasfuse.planning import SearchOptions, continuation, limits_of, plan_search
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
+from nasfuse.screens import next_commands
 from nasfuse.searching.schedule import Limits
+from nasfuse.searching.study import Study
 
 MakeResult = Callable[..., Result]
 
@@ -78,3 +81,54 @@ def test_a_resumed_search_takes_up_what_the_first_was_told() -> None:
     )
     assert (limits, found.workers) == (Limits(None, 60.0), 2)
     assert limits_of(None, None) == Limits(None, 420.0)
+
+
+CODE = """
+import numpy as np
+
+def make():
+    open("ran", "a").write("x")
+    labels = np.arange(40) % 2
+    images = np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8)
+    return {"images": images, "labels": labels}
+"""
+
+
+def test_a_study_s_file_cannot_make_code_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_images.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plan = plan_search(SearchOptions("1M", data="own_images:make", trials=1, workers=1))
+    study = Study.create(plan.folder, plan.settings)
+    assert study.settings.data == "own_images:make"
+    (tmp_path / "ran").unlink()
+    with pytest.raises(UsageError, match="come from a function, own_images:make") as caught:
+        resume(study, plan.limits, plan.resources)
+    assert caught.value.fix == "nasfuse resume own_images-make-1 --data own_images:make"
+    assert next_commands(study)["resume"].endswith("--data own_images:make")
+    assert not (tmp_path / "ran").exists()
+    assert images_again(study.settings, "own_images:make").fingerprint == plan.dataset.fingerprint
+    assert (tmp_path / "ran").exists()
+
+
+def test_images_that_moved_are_the_same_and_others_are_not(tmp_path: Path) -> None:
+    def photos(name: str, shade: int) -> str:
+        for number in range(20):
+            path = tmp_path / name / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (9, 9), shade * number).save(path)
+        (tmp_path / name / "a" / "bad.png").write_text("<html>")
+        return str(tmp_path / name)
+
+    options = SearchOptions("1M", data=photos("one", 5), skip_bad=1, trials=1, workers=1)
+    settings = plan_search(options).settings
+    assert settings.skip_bad == 1
+    (tmp_path / "one").rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="no dataset"):
+        images_again(settings, None)
+    found = images_again(settings, str(tmp_path / "moved"))
+    assert found.fingerprint == settings.fingerprint
+    with pytest.raises(DataError, match="images have changed"):
+        images_again(settings, photos("other", 6))

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from nasfuse.architecture import Architecture
@@ -137,3 +142,43 @@ def test_latency_is_measured_on_the_first_rung_where_it_is_the_objective(
     assert first.latency is not None
     assert first.latency > 0
     assert last.latency == first.latency == last.point.cost
+
+
+IN_A_PROCESS = """
+import pathlib, pickle, sys
+from nasfuse.data.load import load_dataset
+from nasfuse.data.batches import measure
+from nasfuse.searching.worker import Evaluation, Task
+import torch
+torch.set_num_threads(1)
+recipe, job = pickle.loads(pathlib.Path("job").read_bytes())
+dataset = load_dataset("photos", side=16)
+task = Task(pathlib.Path(sys.argv[1]), dataset, measure(dataset.train), recipe, seed=0)
+evaluation = Evaluation(task, job)
+while not evaluation.done:
+    evaluation.epoch()
+result = evaluation.finish()
+print(result.accuracy.hex(), result.loss.hex(), result.data)
+"""
+
+
+@pytest.mark.slow
+def test_another_process_gives_the_same_bits(
+    tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NASFUSE_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "photos" / "abc"[number % 3] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (20, 24), np.uint8)).save(path)
+    (tmp_path / "job").write_bytes(pickle.dumps((Recipe(batch=16, rungs=RUNGS), job)))
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", IN_A_PROCESS, trials],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        ).stdout
+        for trials in ("decoded", "from the cache")
+    ]  # fmt: skip
+    assert said[0] == said[1]
+    assert len(said[0].split()) == 3
