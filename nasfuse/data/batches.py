@@ -28,13 +28,13 @@ class Normalisation:
 def measure(split: Split) -> Normalisation:
     """Over at most 10,000 images, evenly spaced, so that equal data give equal numbers."""
     images = split.images[:: max(1, -(-len(split) // STATISTICS_IMAGES))]
-    count = images[:, 0].size
-    total = squares = np.zeros(images.shape[1])
-    for start in range(0, len(images), 256):  # large photos would not fit as doubles
-        values = images[start : start + 256].astype(np.float64) / 255
-        total, squares = total + values.sum((0, 2, 3)), squares + (values**2).sum((0, 2, 3))
-    mean = total / count
-    std = np.sqrt(np.maximum(0, squares / count - mean**2))
+    shades = np.zeros((images.shape[1], 256), np.int64)  # how often each value occurs
+    for start in range(0, len(images), 256):  # large photos would not fit in wider numbers
+        for channel, values in enumerate(images[start : start + 256].swapaxes(0, 1)):
+            shades[channel] += np.bincount(values.ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    mean = shades @ levels / shades.sum(1)
+    std = np.sqrt(np.maximum(0, shades @ levels**2 / shades.sum(1) - mean**2))
     # a channel without contrast must not divide by zero
     return Normalisation(
         tuple(round(float(m), 4) for m in mean),

@@ -37,7 +37,8 @@ class Download(NamedTuple):
 
 def cache_folder() -> Path:
     """Where downloads and decoded images are kept: $NASFUSE_CACHE or the user's cache folder."""
-    return Path(os.environ.get("NASFUSE_CACHE") or user_cache_dir("nasfuse"))
+    folder = Path(os.environ.get("NASFUSE_CACHE") or user_cache_dir("nasfuse"))
+    return folder.absolute()  # Ray's workers run in folders of their own
 
 
 def fetch(download: Download, path: Path) -> Path:

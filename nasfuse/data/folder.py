@@ -91,11 +91,10 @@ def flat(files: Files) -> list[Path]:
 
 def read(parts: Sequence[Files], *, side: int, grey: bool | None = None) -> Found:
     """All parts in one go, so that one error can name every file that cannot be decoded."""
+    lists = [flat(files) for files in parts]
     # mixed once and for all: the first images of a split are then not all of one class
-    orders = [np.random.default_rng(0).permutation(len(flat(files))) for files in parts]
-    mixed = [
-        [flat(files)[index] for index in order] for files, order in zip(parts, orders, strict=True)
-    ]
+    orders = [np.random.default_rng(0).permutation(len(paths)) for paths in lists]
+    mixed = [[paths[i] for i in order] for paths, order in zip(lists, orders, strict=True)]
     every = list(chain.from_iterable(mixed))
     images, places, file = decoded(every, side=side, grey=grey)
     bad = {every[place]: reason for place, reason in places.items()}
@@ -234,7 +233,8 @@ def _check_folder(root: Path) -> None:
         return
     packed = root.is_file() and (zipfile.is_zipfile(root) or tarfile.is_tarfile(root))
     target = root.with_name(root.name.split(".")[0] + "-unpacked")
-    unpack = f"python -m {'zipfile' if zipfile.is_zipfile(root) else 'tarfile'} -e"
+    # Python's own tarfile would also write outside of the target
+    unpack = f"python -m {'zipfile' if zipfile.is_zipfile(root) else 'tarfile --filter data'} -e"
     raise DataError(
         f"this is {'an archive' if packed else 'a file'}, not a folder of images",
         where=str(root),

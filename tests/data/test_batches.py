@@ -1,0 +1,47 @@
+"""Batches from images in memory or in a file: statistics, and the resolution of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nasfuse.data.batches import Images, Normalisation, measure
+from nasfuse.data.dataset import Split
+
+CPU = torch.device("cpu")
+
+
+def test_statistics_are_those_of_every_value() -> None:
+    images = np.random.default_rng(0).integers(0, 200, (300, 3, 5, 7), np.uint8)
+    images[:, 2] = 255
+    found = measure(Split(images, np.zeros(300, np.int64)))
+    values = images.transpose(1, 0, 2, 3).reshape(3, -1) / 255
+    assert found.mean == pytest.approx(values.mean(1), abs=1e-4)
+    assert found.std[:2] == pytest.approx(values.std(1)[:2], abs=1e-4)
+    assert found.std[2] == 0.001, "a channel without contrast must not divide by zero"
+
+
+@pytest.mark.parametrize("resolution", [16, 24, 64, 96])
+def test_the_resolution_follows_the_network_and_is_smooth(resolution: int) -> None:
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    split = Split(np.stack([board[None]] * 4), np.arange(4) % 2)
+    images = Images.of(split, Normalisation((0.0,), (1.0,)), resolution=resolution, device=CPU)
+    (batch, labels), *_ = images.batches(4)
+    assert batch.shape == (4, 1, resolution, resolution)
+    assert labels.tolist() == [0, 1, 0, 1]
+    if resolution < 64:  # without antialiasing a chequerboard would stay black and white
+        assert (batch[..., 2:-2, 2:-2] - 0.5).abs().max() < 0.15
+
+
+def test_mapped_images_give_the_batches_of_those_in_memory(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (10, 3, 8, 8), np.uint8)
+    (tmp_path / "pixels").write_bytes(b"12345" + pixels.tobytes())
+    labels = np.arange(6)
+    mapped = Split.mapped((tmp_path / "pixels", 5 + 2 * 192), (6, 3, 8, 8), labels)
+    splits = [mapped, Split(pixels[2:8], labels)]
+    found = [Images.of(s, measure(s), resolution=6, device=CPU).batches(4) for s in splits]
+    for (one, _), (other, _) in zip(*found, strict=True):
+        assert torch.equal(one, other)
