@@ -117,3 +117,6 @@ def test_data_check_says_what_is_wrong_and_with_which_code(tmp_path: Path) -> No
     assert (missing.returncode, missing.stdout) == (3, "")
     assert "Traceback" not in missing.stderr
     assert "nasfuse data check photos/" in nasfuse("data", "check", "--help", cwd=tmp_path).stdout
+    listed = json.loads(nasfuse("data", "names", "--json", cwd=tmp_path).stdout)["data"]
+    text = "".join(nasfuse("search", "--help", cwd=tmp_path).stdout.split())
+    assert all(name in text for name in listed)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nasfuse.cli.checking import check
+from nasfuse.cli.checking import check, names
 from nasfuse.cli.describing import cost, spaces
 from nasfuse.cli.exporting import export
 from nasfuse.cli.looking import front, show, ui
@@ -29,7 +29,10 @@ VERBS: dict[Callable[..., Any], str] = {
 }
 # verbs that belong together
 GROUPS: dict[str, tuple[str, dict[Callable[..., Any], str]]] = {
-    "data": ("Look at images before a search does.", {check: "nasfuse data check photos/"}),
+    "data": (
+        "Look at images before a search does.",
+        {check: "nasfuse data check photos/", names: "nasfuse data names"},
+    ),
 }
 
 
@@ -56,7 +59,6 @@ def _app() -> typer.Typer:
     app.callback()(nasfuse)
     for name, (text, verbs) in GROUPS.items():
         group = _with_verbs(verbs)
-        group.callback()(lambda: None)  # else typer makes a group of one verb that verb
         app.add_typer(group, name=name, help=text)
     return app
 

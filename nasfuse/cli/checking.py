@@ -1,4 +1,4 @@
-"""data check: what is in a data set, before a search takes hours with it."""
+"""data names and data check: what images there are, before a search takes hours with them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from nasfuse.data.checking import Survey
 
 ROWS = 20  # classes, or unreadable files, that the terminal shows
+
+
+def names(as_json: Json = False) -> None:
+    """List the data sets that have a name."""
+    from nasfuse.data.load import DATASETS
+    from nasfuse.screens import print_json
+
+    if as_json:
+        print_json({"schema_version": 1, "data": DATASETS})
+    else:
+        for name, description in DATASETS.items():
+            print(f"{name:<14} {description}")
 
 
 def check(

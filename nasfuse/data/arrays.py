@@ -22,6 +22,7 @@ It runs because its name was typed; no file that nasfuse reads can name one to b
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import re
@@ -29,7 +30,8 @@ import sys
 import traceback
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +96,10 @@ def _arrays(source: str, *, test: bool) -> Arrays:
 
 def _called(source: str) -> Arrays:
     module, _, name = source.partition(":")
-    here = os.getcwd()
-    if here not in sys.path:  # as `python -m` does, and the installed command does not
-        sys.path.insert(0, here)
     try:
-        found = getattr(importlib.import_module(module), name)()
+        with _importing_from(os.getcwd()):
+            imported = importlib.import_module(module)
+            found = getattr(imported, name)() if hasattr(imported, name) else None
     except (Exception, SystemExit) as error:  # whatever it is, it is the user's own code
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise DataError(
@@ -107,6 +108,14 @@ def _called(source: str) -> Arrays:
             why=f"{type(error).__name__}: {error}",
             fix=f'python -c "import {module}; {module}.{name}()"   shows the whole of it',
         ) from error
+    if not hasattr(imported, name):
+        near = difflib.get_close_matches(name, dir(imported), 1)
+        raise DataError(
+            f"there is no function '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
+            where=str(imported.__file__),
+            why=f"module {module} does not have it",
+            fix=f"--data {module}:{near[0]}" if near else f"def {name}():   in that file",
+        )
     if not isinstance(found, Mapping):
         raise _unusable(
             source, f"{source} returned no mapping", f"it returned a {type(found).__name__}"
@@ -119,6 +128,17 @@ def _called(source: str) -> Arrays:
             f"the names are {', '.join(NAMES)}",
         )
     return found
+
+
+@contextmanager
+def _importing_from(folder: str) -> Iterator[None]:
+    """As `python -m` does for the working folder, and an installed command does not."""
+    before = list(sys.path)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _read(path: Path, wanted: set[str]) -> Arrays:

@@ -8,6 +8,7 @@ server into the cache. It is read in memory, member by member, and only with the
 from __future__ import annotations
 
 import os
+import shlex
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -149,9 +150,10 @@ def _checked(path: Path, archive: Archive) -> Path:
 
 
 def _damaged(path: Path, why: str) -> DataError:
+    command = f"rm {shlex.quote(str(path))} && nasfuse data check {archive_name(path)}"
     return DataError(
         "this archive is damaged or not the published one",
         where=str(path),
         why=why,
-        fix=f"rm '{path}'   and it is downloaded again",
+        fix=f"{command}   downloads it",
     )

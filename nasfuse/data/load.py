@@ -118,17 +118,17 @@ _NAMED: dict[str, _Named] = {
         fashion_mnist.load_test,
     ),
     "cifar10": _Named(
-        "60,000 photos in 10 classes, 32x32, colour; downloaded once (170 MB)",
+        "50,000 photos in 10 classes, 32x32, colour; downloaded once (170 MB)",
         lambda: cifar.load("cifar10"),
         lambda: cifar.load_test("cifar10"),
     ),
     "cifar100": _Named(
-        "60,000 photos in 100 classes, 32x32, colour; downloaded once (169 MB)",
+        "50,000 photos in 100 classes, 32x32, colour; downloaded once (169 MB)",
         lambda: cifar.load("cifar100"),
         lambda: cifar.load_test("cifar100"),
     ),
     "digits": _Named(
-        "1,797 handwritten digits in 10 classes, 8x8, grey; comes with scikit-learn",
+        "1,442 handwritten digits in 10 classes, 8x8, grey; comes with scikit-learn",
         digits.load,
         digits.load_test,
     ),

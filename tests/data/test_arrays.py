@@ -205,6 +205,7 @@ def test_a_function(module: str) -> None:
     assert dataset.name == f"{module}-good"
     assert test is not None
     assert len(test) == 40
+    assert str(Path.cwd()) not in sys.path
     assert runs_code(source)
     assert absolute(source) == source
 
@@ -214,7 +215,8 @@ def test_a_function(module: str) -> None:
     [
         ("crash", "crash failed", "ZeroDivisionError: division by zero"),
         ("leave", "leave failed", "SystemExit: 3"),
-        ("absent", "absent failed", "has no attribute 'absent'"),
+        ("absent", "there is no function 'absent'\n", "does not have it"),
+        ("crush", "did you mean 'crash'", "does not have it"),
         ("pair", "returned no mapping", "tuple"),
         ("more", "returned 'label'", "the names are images"),
     ],
