@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 class Survey:
     """Images of each class in each split, and what was found; little of it where all failed.
 
-    `unreadable` says of each file why.
+    `unreadable` says of each file why, `repeated` which images are the same.
     """
 
     source: str
@@ -49,6 +49,7 @@ class Survey:
     fingerprint: str | None = None
     counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    repeated: tuple[tuple[str, ...], ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -118,9 +119,10 @@ def _survey(begun: Survey, parts: Sequence[_Part]) -> Survey:
     """With the counts, and what the images themselves show."""
     size = len(begun.classes)
     counts = {p.name: tuple(np.bincount(p.split.labels, minlength=size).tolist()) for p in parts}
+    groups = _repetitions(parts)
     findings = (
         *begun.findings,
-        *_repeated(parts),
+        *_repeated(groups),
         *_imbalance(begun.classes, counts["train"]),
         *_few(begun.classes, counts["validation"]),
     )
@@ -131,6 +133,7 @@ def _survey(begun: Survey, parts: Sequence[_Part]) -> Survey:
         begun.fingerprint,
         counts,
         begun.unreadable,
+        tuple(tuple(part.shown(index) for part, index in group) for group in groups),
         findings,
     )
 
@@ -187,35 +190,46 @@ def _sizes(parts: Sequence[_Part]) -> Iterator[Finding]:
             yield Finding("warning", f"{len(cases)} images {what}", str(path), why)
 
 
-def _repeated(parts: Sequence[_Part]) -> Iterator[Finding]:
-    """The same pixels in two splits, under two labels, or merely twice."""
-    seen: dict[bytes, list[tuple[_Part, int]]] = {}
+_Group = list[tuple[_Part, int]]  # places of the same pixels
+
+
+def _repetitions(parts: Sequence[_Part]) -> list[_Group]:
+    seen: dict[bytes, _Group] = {}
     for part in parts:
         for index, image in enumerate(part.split.images):
             digest = hashlib.sha256(image.tobytes()).digest()
             seen.setdefault(digest, []).append((part, index))
-    groups = [group for group in seen.values() if len(group) > 1]
-    across = [g for g in groups if len({part.name for part, _ in g}) > 1]
-    labels = [g for g in groups if len({int(p.split.labels[i]) for p, i in g}) > 1]
+    return [group for group in seen.values() if len(group) > 1]
+
+
+def _repeated(groups: Sequence[_Group]) -> Iterator[Finding]:
+    """The same pixels in two splits, under two labels, or merely twice."""
+    across, labels, rest = [], [], []
+    for group in groups:
+        splits = {part.name for part, _ in group}
+        answers = {int(part.split.labels[index]) for part, index in group}
+        if len(splits) > 1:
+            across.append(group)
+        if len(answers) > 1:
+            labels.append(group)
+        if len(splits) == len(answers) == 1:
+            rest.append(group)
     if across:
         yield _twice(across, "error", "in several splits", "accuracy would be too good")
     if labels:
         yield _twice(labels, "error", "in several classes", "one of the labels must be wrong")
-    rest = [group for group in groups if group not in across and group not in labels]
     if rest:
         yield _twice(rest, "warning", "several times", "copies only weigh more in training")
 
 
-def _twice(
-    groups: list[list[tuple[_Part, int]]], level: Literal["error", "warning"], how: str, why: str
-) -> Finding:
-    one, other = ((part, index) for part, index in groups[0][:2])
+def _twice(groups: list[_Group], level: Literal["error", "warning"], how: str, why: str) -> Finding:
+    (one, first), (other, second) = groups[0][:2]
     return Finding(
         level,
         f"{len(groups)} images are there {how}",
-        one[0].shown(one[1]),
-        f"the first is the same as {other[0].shown(other[1])}; {why}",
-        "keep one of each",
+        one.shown(first),
+        f"the first is the same as {other.shown(second)}; {why}",
+        "keep one of each   (--json lists all)",
     )
 
 

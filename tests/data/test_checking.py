@@ -160,6 +160,13 @@ def test_the_same_pixels_in_another_format(photos: Path) -> None:
     assert {"3.png", "other.bmp"} == {Path(what.where).name, what.why.split(";")[0].split("/")[-1]}
 
 
+def test_all_copies_are_listed(photos: Path) -> None:
+    for number in (3, 5):
+        shutil.copy(photos / f"train/a/{number}.png", photos / f"train/a/copy{number}.png")
+    groups = [sorted(Path(name).name for name in group) for group in check(photos).repeated]
+    assert sorted(groups) == [["3.png", "copy3.png"], ["5.png", "copy5.png"]]
+
+
 def test_arrays_are_checked_too(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 255, (200, 8, 8), np.uint8)
     labels = np.arange(200) % 2
