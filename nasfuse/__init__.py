@@ -9,9 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nasfuse.api import explain as explain
     from nasfuse.api import export as export
     from nasfuse.api import resume as resume
     from nasfuse.api import search as search
+    from nasfuse.api import swap as swap
     from nasfuse.architecture import Architecture as Architecture
     from nasfuse.architecture import read_architecture as read_architecture
     from nasfuse.errors import NasfuseError as NasfuseError
@@ -32,6 +34,7 @@ _HOMES = {
     "SearchSpace": "space.SearchSpace",
     "build": "network.build",
     "cost": "network.cost",
+    "explain": "api.explain",
     "export": "api.export",
     "fit_to_budget": "scaling.fit_to_budget",
     "front": "results.result_front",
@@ -41,6 +44,7 @@ _HOMES = {
     "read_architecture": "architecture.read_architecture",
     "resume": "api.resume",
     "search": "api.search",
+    "swap": "api.swap",
 }
 
 __all__ = sorted(_HOMES)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset, runs_code
 from nasfuse.errors import DataError, SearchError, UsageError
+from nasfuse.explaining import Explanation, write_study_report
 from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.finals import verdict
+from nasfuse.fusion_map import fusion_map
 from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.results import Result, result_front
-from nasfuse.searching.running import Resources, run_search
+from nasfuse.searching.running import Resources, run_search, run_swaps
 from nasfuse.searching.schedule import Limits, Listener, Progress
 from nasfuse.searching.study import Settings, Study, free_name
+from nasfuse.searching.swapping import swap_jobs
+from nasfuse.swaps import find_swaps, ordered
 from nasfuse.tracking import local_uri
 from nasfuse.view import View
 
@@ -155,6 +160,62 @@ def choose(study: Study, which: str) -> Result:
             fix="best" if front else f"nasfuse resume {study.folder.name}",
         )
     return matches[0]
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """How many swaps of which network are trained, each with how many seeds."""
+
+    count: int
+    which: str = "best"
+    seeds: int = 5
+
+
+def explain(study: Study) -> Explanation:
+    """What a study shows about fusions by now, which is written to its report as well."""
+    results = study.results
+    if not any(result.status == "complete" for result in results):
+        raise UsageError(
+            f"study '{study.settings.name}' has nothing to explain",
+            where=str(study.folder),
+            why="no network has finished a training in it yet",
+            fix=f"nasfuse resume {study.folder.name}",
+        )
+    return write_study_report(study, results)
+
+
+def swap(
+    study: Study,
+    asked: Swaps,
+    limits: Limits,
+    resources: Resources,
+    *,
+    data: str | None = None,
+    listen: Listener | None = None,
+) -> Progress:
+    """Train a network and swaps of its fusions at equal cost; the study's report shows them.
+
+    What has been trained is not trained again, so a killed one goes on where it was.
+
+    Raises:
+        DataError, UsageError: of the images, as `resume` does.
+    """
+    original, settings = choose(study, asked.which), study.settings
+    swaps = find_swaps(original.architecture, settings.search_space, settings.max_params)
+    chosen = ordered(swaps, fusion_map(study.results))[: asked.count]
+    if not chosen:
+        raise UsageError(
+            f"trial {original.number} has no fusion that could be swapped",
+            where=str(study.folder),
+            why=f"the space '{settings.space_name}' has no choice of fusions where it has skips",
+        )
+    jobs = swap_jobs(original, chosen, seeds=asked.seeds, top=settings.recipe.top)
+    dataset = images_again(settings, data)
+    with study.locked(), View(study, tracking_uri(study)) as view:
+        told = listen or (lambda progress: None)
+        progress = run_swaps(study, dataset, jobs, limits=limits, resources=resources, listen=told)
+        view.finish(study.results, complete=True)
+    return progress
 
 
 def export(study: Study, which: str, *, out: Path) -> tuple[Result, Check]:

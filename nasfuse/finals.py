@@ -48,13 +48,31 @@ class Finalist:
 class Verdict:
     """What the finals showed: `finalists`, the most accurate first.
 
-    `margins` holds for each of them by how much the first is more accurate: the lower end, the
-    difference, and the upper end of an interval that holds for all at once with a probability
-    of CONFIDENCE.
+    `reach` times the root of the sum of two networks' 1 / repeats is half the interval of their
+    difference; all intervals hold at once with a probability of CONFIDENCE.
     """
 
     finalists: tuple[Finalist, ...]
-    margins: tuple[tuple[float, float, float], ...]
+    reach: float
+
+    def margin(self, one: Finalist, other: Finalist) -> tuple[float, float, float]:
+        """By how much the one is more accurate: lower end, difference, upper end."""
+        if one is other:
+            return 0.0, 0.0, 0.0
+        counts = (len(one.accuracies), len(other.accuracies))
+        middle = one.mean - other.mean
+        width = self.reach * math.sqrt(sum(1 / count for count in counts))
+        return middle - width, middle, middle + width
+
+    @property
+    def margins(self) -> list[tuple[float, float, float]]:
+        """By how much the most accurate one is more accurate than each."""
+        return [self.margin(self.finalists[0], finalist) for finalist in self.finalists]
+
+    @property
+    def baseline(self) -> Finalist | None:
+        """The most accurate hand-made network."""
+        return next((f for f in self.finalists if f.result.is_reference), None)
 
     @property
     def tied(self) -> list[Finalist]:
@@ -88,21 +106,15 @@ def verdict(results: Sequence[Result], top: int) -> Verdict | None:
         if len(repeats.get(result.key, ())) > 1
     ]
     found.sort(key=lambda f: (-f.mean, f.result.macs))
-    return Verdict(tuple(found), _margins(found)) if len(found) > 1 else None
+    return Verdict(tuple(found), _reach(found)) if len(found) > 1 else None
 
 
-def _margins(found: Sequence[Finalist]) -> tuple[tuple[float, float, float], ...]:
-    """Of the first over each, with one deviation for all: a few repeats show too little."""
+def _reach(found: Sequence[Finalist]) -> float:
+    """With one deviation for all: a few repeats of each show too little."""
     counts = [len(finalist.accuracies) for finalist in found]
     freedom = sum(counts) - len(found)
     squares = sum(n * pvariance(f.accuracies) for n, f in zip(counts, found, strict=True))
-    reach = _studentized_range(len(found), freedom) * math.sqrt(squares / freedom / 2)
-    margins = []
-    for count, finalist in zip(counts, found, strict=True):
-        middle = found[0].mean - finalist.mean
-        width = 0.0 if finalist is found[0] else reach * math.sqrt(1 / counts[0] + 1 / count)
-        margins.append((middle - width, middle, middle + width))
-    return tuple(margins)
+    return _studentized_range(len(found), freedom) * math.sqrt(squares / freedom / 2)
 
 
 @cache

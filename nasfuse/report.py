@@ -263,17 +263,24 @@ def _mark_costs(axes: Any) -> None:
     axes.grid(alpha=0.3)
 
 
-def _markdown(summary: Summary, title: str) -> str:
+def _markdown(summary: Summary, title: str, more: str) -> str:
     lines = "\n\n".join(map(plain, sentences(summary)))
-    return f"# {plain(title)}\n\n{lines}\n\n{markdown_table(summary.front)}"
+    return f"# {plain(title)}\n\n{lines}\n\n{markdown_table(summary.front)}\n{more}"
 
 
 def write_report(
-    folder: Path, results: Sequence[Result], *, title: str, budget: int, validation: int
+    folder: Path,
+    results: Sequence[Result],
+    *,
+    title: str,
+    budget: int,
+    validation: int,
+    more: str = "",
 ) -> None:
     """Write the four files into `folder`, each whole or not at all.
 
-    `budget` in MACs, `validation` is the number of validation images.
+    `budget` in MACs, `validation` is the number of validation images, `more` is Markdown that
+    follows in report.md.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -283,7 +290,7 @@ def write_report(
         "front.html": page(results, summary, title).encode(),
         "front.png": picture(results, summary, title),
         "front.csv": csv_table(summary.front).encode(),
-        "report.md": _markdown(summary, title).encode(),
+        "report.md": _markdown(summary, title, more).encode(),
     }
     for name, content in files.items():
         write_bytes(folder / name, content)

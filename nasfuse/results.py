@@ -41,8 +41,8 @@ class Result(BaseModel):
     evaluation failed, and then `cause` says why. `train_loss` is the mean over all training steps.
     `origin` is how the candidate was proposed: the name of a reference of the space, or the
     sampler's. `objective` names the cost that the study's front has beside accuracy; `latency`, in
-    milliseconds, is measured only where it is that. `repeat` counts further full trainings of a
-    finalist, each with a seed of its own.
+    milliseconds, is measured only where it is that. `gpus` is the share of a GPU that the worker
+    had. `repeat` counts further full trainings of a finalist, each with a seed of its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +65,7 @@ class Result(BaseModel):
     cause: str | None = None
     seconds: float
     cpu_seconds: float | None = None
+    gpus: float | None = None
     seed: int
     data: str
     versions: dict[str, str]

@@ -92,10 +92,10 @@ def scale(
         return gene.model_copy(update=new)
 
     def stage_scaled(stage: Stage) -> Stage:
-        wider = wide(_deepened(stage, depth), "width", "growth", multiple=_multiple(stage))
+        wider = wide(_deepened(stage, depth), "width", "growth", multiple=channel_multiple(stage))
         if stage.cross is None:
             return wider
-        cross = wide(stage.cross, "expand", "output", multiple=_multiple(stage))
+        cross = wide(stage.cross, "expand", "output", multiple=channel_multiple(stage))
         return wider.model_copy(update={"cross": cross})
 
     side = max(_smallest_side(architecture), round(architecture.resolution * resolution / 4) * 4)
@@ -130,7 +130,7 @@ def _smallest_side(architecture: Architecture) -> int:
     return -(-2 * architecture.stem.total_stride * strides // 4) * 4
 
 
-def _multiple(stage: Stage) -> int:
+def channel_multiple(stage: Stage) -> int:
     """What widths are multiples of, so that the groups of a bottleneck divide them."""
     if not isinstance(stage.block, Grouped):
         return 1
@@ -307,7 +307,7 @@ def _wider_stage(
     if value is None:
         return None
     finest = _step(value) if name == "width" else min(4, _step(value))
-    value += steps * math.lcm(finest, _multiple(stages[number]))
+    value += steps * math.lcm(finest, channel_multiple(stages[number]))
     if value > MAX_WIDTH:
         return None
     wider = stages[number].model_copy(update={name: value})

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from nasfuse.commands import next_commands
 from nasfuse.costs import show_macs
-from nasfuse.data.load import runs_code
 from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
-from nasfuse.summary import verdict_sentences
+from nasfuse.summary import spending, verdict_sentences
 from nasfuse.terminal import clock, front_table, plan_lines, status_line
 
 if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search imports
@@ -99,24 +96,6 @@ def warn_of_short(console: Console, study: Study, front: list[Result]) -> None:
         say(console, "nothing is fully trained yet: this is the front of the short trainings")
 
 
-def elsewhere_option(studies: Path) -> str:
-    """The option without which the next command would look in another folder."""
-    usual = studies == Path(os.environ.get("NASFUSE_STUDIES", "studies"))
-    return "" if usual else f" --studies {shlex.quote(str(studies))}"
-
-
-def next_commands(study: Study) -> dict[str, str]:
-    """What to type next, quoted for a shell, by what it does."""
-    name, elsewhere = shlex.quote(study.folder.name), elsewhere_option(study.folder.parent)
-    data = study.settings.data
-    typed = f" --data {data}" if runs_code(data) else ""  # which resuming insists on
-    return {
-        "resume": f"nasfuse resume {name}{elsewhere}{typed}",
-        "look": f"nasfuse ui {name}{elsewhere}",
-        "export": f"nasfuse export best --study {name}{elsewhere} --out net/",
-    }
-
-
 def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     """The front, what came of the search and what to type next."""
     progress, study = outcome.progress, outcome.study
@@ -126,6 +105,7 @@ def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
         console.print(front_table(outcome.front))
     for line in verdict_sentences(verdict(progress.results, study.settings.recipe.top)):
         say(console, line)
+    say(console, spending(progress.results))
     if outcome.view_problem:
         say(console, f"MLflow does not show all of this: {outcome.view_problem}")
     if as_json:
@@ -136,4 +116,5 @@ def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     elif outcome.front:
         say(console, f"report  {study.folder / 'report' / 'front.html'}")
         say(console, f"look    {commands['look']}")
+        say(console, f"explain {commands['explain']}")
         say(console, f"export  {commands['export']}")

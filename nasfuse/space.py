@@ -46,7 +46,7 @@ class SearchSpace:
         document = fill(self.template, trial, "")
         scaling = Scaling.model_validate(document.pop("scaling"))
         document |= {"channels": self.channels, "classes": self.classes}
-        return Candidate(parse_architecture(_used(document), where=self.name), scaling)
+        return Candidate(parse_architecture(used_part(document), where=self.name), scaling)
 
     def reference(self, name: str) -> dict[str, Value]:
         """The parameters of a reference, as an enqueued trial wants them."""
@@ -132,7 +132,7 @@ class PatternTrial:
         return float(self._answer(name, (low + high) / 2))
 
 
-def _used(document: dict[str, Any]) -> dict[str, Any]:
+def used_part(document: dict[str, Any]) -> dict[str, Any]:
     """The document without what cannot matter once its fusions are chosen.
 
     That is a width or growth that no fusion of a stage uses, and the fusion of a block which has

@@ -73,7 +73,8 @@ class Summary:
 
     `counts` are evaluations by rung and status; `history` is the hypervolume after each complete
     evaluation of `rung`, in the order they ended. `baseline` is the most accurate network with one
-    fusion everywhere, `found` the most accurate of the others. `verdict` is what the finals say.
+    fusion everywhere, `found` the most accurate of the others. `verdict` is what the finals say,
+    `spending` what the trainings took.
     """
 
     budget: int
@@ -86,6 +87,7 @@ class Summary:
     found: Row | None
     history: list[float]
     verdict: Verdict | None
+    spending: str
 
     @property
     def best(self) -> Row | None:
@@ -122,6 +124,7 @@ def summarise(results: Sequence[Result], *, budget: int, validation: int) -> Sum
         found=_most_accurate(others),
         history=hypervolumes(points, budget=reach(trained, budget)),
         verdict=verdict(results, rung),
+        spending=spending(results),
     )
 
 
@@ -153,7 +156,7 @@ def sentences(summary: Summary) -> list[str]:
     if summary.best is None:
         return [*lines, "No evaluation is complete yet, so there is no front to show."]
     lines.append(f"Best: {_brief(summary.best)}. Hypervolume {summary.hypervolume:.4f}.")
-    return [*lines, *_comparison(summary), *verdict_sentences(summary.verdict)]
+    return [*lines, *_comparison(summary), *verdict_sentences(summary.verdict), summary.spending]
 
 
 def _brief(one: Row) -> str:
@@ -202,8 +205,43 @@ def verdict_sentences(found: Verdict | None) -> list[str]:
         )
     return [
         *lines,
+        *_against_hand_made(found),
         *(_finalist(*pair) for pair in zip(found.finalists, found.margins, strict=True)),
     ]
+
+
+def _against_hand_made(found: Verdict) -> list[str]:
+    """By how much the network to take beats the best hand-made finalist, or that it does not."""
+    best, hand_made = found.best, found.baseline
+    if hand_made is None:
+        return []
+    name = f"the best hand-made network, {hand_made.result.origin}"
+    rivals = [finalist for finalist in found.finalists if not finalist.result.is_reference]
+    if best is hand_made:
+        if not rivals:
+            return []
+        rival = rivals[0]
+        low, middle, high = (100 * value for value in found.margin(rival, hand_made))
+        return [
+            f"The search does not beat {name}: its best finalist, trial {rival.result.number}, is "
+            f"{middle:+.2f} points ({low:+.2f} to {high:+.2f}) against it."
+        ]
+    low, middle, high = (100 * value for value in found.margin(best, hand_made))
+    ratio = best.result.cost / hand_made.result.cost
+    numbers = f"{middle:+.2f} points ({low:+.2f} to {high:+.2f}), {ratio:.2g} times its cost"
+    claim = "beats" if low > 0 else "is not shown to be more accurate than"
+    return [f"Trial {best.result.number} {claim} {name}: {numbers}."]
+
+
+def spending(results: Sequence[Result]) -> str:
+    """What the trainings took, in words."""
+    seconds, work = sum(r.seconds for r in results), sum(r.cpu_seconds or 0 for r in results)
+    gpus = sum(r.seconds * (r.gpus or 0) for r in results)
+    on_gpus = f" and {gpus:,.0f} GPU-seconds" if gpus else ""
+    return (
+        f"Cost: {len(results)} trainings took {work:,.0f} CPU-seconds{on_gpus}, {seconds:,.0f} "
+        "seconds of their workers."
+    )
 
 
 def _finalist(one: Finalist, margin: tuple[float, float, float]) -> str:

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from nasfuse.costs import show_macs
-from nasfuse.report import write_report
+from nasfuse.explaining import write_study_report
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
 from nasfuse.summary import sentences, summarise
@@ -112,9 +111,8 @@ class View:
         """Write the report and show the last state; waits until that is done."""
         settings = self.study.settings
         folder = self.study.folder / "report"
-        title = f"{settings.name}: {settings.data} within {show_macs(settings.budget)} MACs"
         counts = {"budget": settings.budget, "validation": settings.validation}
-        write_report(folder, results, title=title, **counts)
+        write_study_report(self.study, results)
         if not self._end_thread():
             self.problem = f"{self.uri} does not answer"
             return

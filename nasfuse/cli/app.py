@@ -11,6 +11,7 @@ import typer
 
 from nasfuse.cli.checking import check, names
 from nasfuse.cli.describing import cost, spaces
+from nasfuse.cli.explaining import explain
 from nasfuse.cli.exporting import export
 from nasfuse.cli.looking import front, show, ui
 from nasfuse.cli.searching import resume, search
@@ -22,6 +23,7 @@ VERBS: dict[Callable[..., Any], str] = {
     resume: "nasfuse resume --time-limit 10m",
     front: "nasfuse front --json",
     show: "nasfuse show best",
+    explain: "nasfuse explain --swaps 8 --time-limit 30m",
     export: "nasfuse export best --out net/",
     cost: "nasfuse cost resnet50 --by-layer",
     spaces: "nasfuse spaces default",

@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,11 @@ from nasfuse.searching.schedule import (
     Listener,
     Progress,
     Schedule,
+    Work,
 )
 from nasfuse.searching.study import Study
-from nasfuse.searching.worker import Task
+from nasfuse.searching.swapping import FixedJobs, swaps_of
+from nasfuse.searching.worker import Job, Task
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def run_search(
         SetupError: Ray cannot be started or joined.
         StorageError: a result could not be recorded; nothing more was started then.
     """
-    progress = Progress(study, limits, study.recover())
     settings = study.settings
+    progress = Progress(study, limits, study.recover())
     proposer = Proposer(
         study.folder / "study.db",
         settings.search_space,
@@ -59,6 +61,52 @@ def run_search(
         seed=settings.seed,
         max_params=settings.max_params,
     )
+
+    def plan(workers: int) -> Work:
+        return Schedule(progress, proposer, workers)
+
+    _run_jobs(progress, dataset, plan, resources=resources, listen=listen)
+    _raise_what_ended(progress, again=f"nasfuse resume {settings.name}")
+    return progress
+
+
+def run_swaps(
+    study: Study,
+    dataset: Dataset,
+    jobs: Sequence[Job],
+    *,
+    limits: Limits,
+    resources: Resources,
+    listen: Listener,
+) -> Progress:
+    """Train what a list says and the study's folder of swaps does not have yet, in its order.
+
+    Raises:
+        SearchError, SetupError, StorageError: as `run_search`.
+    """
+    swaps = swaps_of(study)
+    (swaps.folder / "trials").mkdir(parents=True, exist_ok=True)
+    progress = Progress(swaps, limits, swaps.recover())
+
+    def plan(workers: int) -> Work:
+        return FixedJobs(progress, jobs, workers)
+
+    _run_jobs(progress, dataset, plan, resources=resources, listen=listen, paired=True)
+    _raise_what_ended(progress, again=f"nasfuse explain {study.settings.name}")
+    return progress
+
+
+def _run_jobs(
+    progress: Progress,
+    dataset: Dataset,
+    plan: Callable[[int], Work],
+    *,
+    resources: Resources,
+    listen: Listener,
+    paired: bool = False,
+) -> None:
+    """Train all that is planned for so many workers, on Ray."""
+    study, settings = progress.study, progress.study.settings
     listen(progress)
     with _ray(resources, study.folder / "log.txt") as (workers, share), _signals(progress):
         from nasfuse.searching.tuning import tune_jobs  # Ray reads the environment on import
@@ -70,19 +118,17 @@ def run_search(
             normalisation=Normalisation(settings.mean, settings.std),
             recipe=settings.recipe,
             seed=settings.seed,
-            gpu=share > 0,
+            gpus=share,
             objective=settings.objective,
+            paired=paired,
         )
-        schedule = Schedule(progress, proposer, workers)
-        tune_jobs(schedule, task, gpus_per_trial=share, listen=listen)
-    _raise_what_ended(progress)
-    return progress
+        tune_jobs(plan(workers), task, gpus_per_trial=share, listen=listen)
 
 
-def _raise_what_ended(progress: Progress) -> None:
-    """The error that ended a search before its time, if one did."""
+def _raise_what_ended(progress: Progress, *, again: str) -> None:
+    """The error that ended a run before its time, if one did."""
     study, broken = progress.study, progress.broken
-    fix = f"mend the cause, then: nasfuse resume {study.settings.name}"
+    fix = f"mend the cause, then: {again}"
     if isinstance(broken, NasfuseError):
         raise broken
     if broken is not None:

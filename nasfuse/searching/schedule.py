@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from nasfuse.finals import REPEATS, finalists
 from nasfuse.results import Result
@@ -60,8 +61,31 @@ class Progress:
         recent = self.results[self.before :][-MAX_FAILURES_IN_A_ROW:]
         return len(recent) == MAX_FAILURES_IN_A_ROW and all(r.status == "failed" for r in recent)
 
+    @property
+    def room(self) -> float:
+        """Seconds that a job begun now may take."""
+        limit, left = self.limits.seconds, self.left
+        return math.inf if limit is None or left is None else left + (OVERTIME - 1) * limit
+
 
 Listener = Callable[[Progress], None]
+
+
+class Work(Protocol):
+    """What workers ask for jobs, and tell what came of them."""
+
+    progress: Progress
+    workers: int
+
+    def next(self) -> Job | None:
+        """The next job; None when there is none, for now or for good."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs and nothing more will."""
+
+    def take(self, result: Result) -> None:
+        """Hear of a result, which is on the disk."""
 
 
 class Schedule:
@@ -98,6 +122,11 @@ class Schedule:
         more = self.waiting or self._wants_more() or self._ahead()
         return not self.progress.running and bool(self.progress.stopping or not more)
 
+    def take(self, result: Result) -> None:
+        """Tell the sampler of a first rung, which every network reaches: the values compare."""
+        if result.rung == 0:
+            self.proposer.tell(result.number, accuracy=result.accuracy, cost=result.cost)
+
     def _ahead(self) -> list[Job]:
         """What is to be done with networks that were tried, the longest first.
 
@@ -120,7 +149,7 @@ class Schedule:
         if least:
             best = self.ladder.best_reference(self.progress.results, self.started)
             ahead += [result for result in best if result not in ahead]
-        chosen = [result for result in ahead if self.ladder.seconds(result) <= self._room]
+        chosen = [result for result in ahead if self.ladder.seconds(result) <= self.progress.room]
         chosen.sort(key=self.ladder.seconds, reverse=True)
         return [Job(r.number, r.origin, r.rung + 1, r.architecture) for r in chosen]
 
@@ -132,15 +161,9 @@ class Schedule:
             Job(result.number, result.origin, top, result.architecture, repeat)
             for repeat in range(1, REPEATS + 1)
             for result in found
-            if self.ladder.seconds_again(result) <= self._room
+            if self.ladder.seconds_again(result) <= self.progress.room
         ]
         return [job for job in jobs if job.step not in self.started]
-
-    @property
-    def _room(self) -> float:
-        """Seconds that a job begun now may take."""
-        limit, left = self.progress.limits.seconds, self.progress.left
-        return math.inf if limit is None or left is None else left + (OVERTIME - 1) * limit
 
     def _propose(self) -> Job | None:
         proposal = self.proposer.propose()

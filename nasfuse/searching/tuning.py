@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from nasfuse.errors import SetupError
 from nasfuse.results import Result
-from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Schedule
+from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
 from nasfuse.searching.worker import Clock, Evaluation, Job, Task, record, recorded, result_path
 from nasfuse.training import reserve_memory
 
@@ -65,7 +65,7 @@ def _finished(result: Result) -> dict[str, Any]:
 class JobSearcher(Searcher):  # type: ignore[misc]
     """Hands the schedule's jobs to Ray and takes their results to the study."""
 
-    def __init__(self, schedule: Schedule, task: Task, listen: Listener) -> None:
+    def __init__(self, schedule: Work, task: Task, listen: Listener) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.schedule, self.task, self.listen = schedule, task, listen
         self.progress = schedule.progress
@@ -116,9 +116,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             )
         self.progress.study.record(result)
         self.progress.results.append(result)
-        if result.rung == 0:  # which every network reaches, so these values can be compared
-            proposer = self.schedule.proposer
-            proposer.tell(result.number, accuracy=result.accuracy, cost=result.cost)
+        self.schedule.take(result)
         self.listen(self.progress)
 
     def save(self, checkpoint_path: str) -> None:
@@ -149,7 +147,7 @@ class StudyStopper(tune.Stopper):  # type: ignore[misc]
         return late or progress.failing or at_once
 
 
-def tune_jobs(schedule: Schedule, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:
+def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:
     """Let Ray Tune run the schedule's jobs until it has no more; Ray must be initialised."""
     scratch = task.trials.parent / "ray"
     shutil.rmtree(scratch, ignore_errors=True)  # of a search that was killed

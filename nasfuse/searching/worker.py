@@ -36,19 +36,24 @@ REPEAT_STRIDE = 1_000_003  # between the seeds of a finalist's trainings
 
 @dataclass(frozen=True)
 class Task:
-    """What every job of a search shares."""
+    """What every job of a search shares.
+
+    `gpus` is the share of a GPU that a worker has. Where jobs are `paired`, seeds do not
+    depend on the network, so that two with the same repeat see the same batches.
+    """
 
     trials: Path
     dataset: Dataset
     normalisation: Normalisation
     recipe: Recipe
     seed: int
-    gpu: bool = False
+    gpus: float = 0.0
     objective: Objective = "macs"
+    paired: bool = False
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cuda" if self.gpu else "cpu")
+        return torch.device("cuda" if self.gpus else "cpu")
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,8 @@ class Evaluation:
     def _training(self) -> Training:
         """Seeded by the study and the architecture: the same in every process, at every try."""
         task, job = self.task, self.job
-        seed = (task.seed + job.repeat * REPEAT_STRIDE + int(job.key, 16)) % 2**31
+        own = 0 if task.paired else int(job.key, 16)
+        seed = (task.seed + job.repeat * REPEAT_STRIDE + own) % 2**31
         torch.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
@@ -243,6 +249,7 @@ def record(
         objective=task.objective,
         **(scores or {}),
         cause=cause,
+        gpus=task.gpus or None,
         **spent,
         seed=task.seed,
         data=task.dataset.fingerprint,

@@ -1,0 +1,64 @@
+"""Explaining: what a study and its swaps say about fusions, from its folder to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nasfuse.costs import show_macs
+from nasfuse.fusion_map import FusionMap, fusion_map
+from nasfuse.fusion_report import fusion_section, write_fusions
+from nasfuse.fusion_words import Swapped
+from nasfuse.report import write_report
+from nasfuse.results import Result
+from nasfuse.searching.study import Study
+from nasfuse.searching.swapping import swaps_of
+from nasfuse.swaps import ORIGINAL, compare, find_swaps, ordered
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The map of a study's fusions, and what came of the swaps that were trained, by network."""
+
+    found: FusionMap
+    swapped: list[Swapped]
+
+
+def explained(study: Study, results: Sequence[Result]) -> Explanation:
+    """What is known by now; nothing is trained."""
+    found, settings = fusion_map(results), study.settings
+    trained = swaps_of(study).results
+    originals = {r.key: r for r in trained if r.origin == ORIGINAL}
+    swapped = []
+    for key, original in originals.items():
+        swaps = find_swaps(original.architecture, settings.search_space, settings.max_params)
+        asked = ordered(swaps, found)
+        comparisons = compare(key, asked, trained, validation=settings.validation)
+        if comparisons:
+            swapped.append(Swapped(original, comparisons))
+    return Explanation(found, swapped)
+
+
+def write_study_report(study: Study, results: Sequence[Result]) -> Explanation:
+    """All files of the study's report, from what has been trained by now.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    settings, folder = study.settings, study.folder / "report"
+    title = f"{settings.name}: {settings.data} within {show_macs(settings.budget)} MACs"
+    explanation = explained(study, results)
+    write_fusions(folder, *_parts(explanation), title=title)
+    write_report(
+        folder,
+        results,
+        title=title,
+        budget=settings.budget,
+        validation=settings.validation,
+        more=fusion_section(*_parts(explanation)),
+    )
+    return explanation
+
+
+def _parts(one: Explanation) -> tuple[FusionMap, list[Swapped]]:
+    return one.found, one.swapped
