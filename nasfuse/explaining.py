@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nasfuse.commands import next_commands
 from nasfuse.costs import show_macs
 from nasfuse.fusion_map import FusionMap, fusion_map
 from nasfuse.fusion_report import fusion_section, write_fusions
@@ -55,9 +56,15 @@ def write_study_report(study: Study, results: Sequence[Result]) -> Explanation:
         title=title,
         budget=settings.budget,
         validation=settings.validation,
-        more=fusion_section(*_parts(explanation)),
+        more=fusion_section(*_parts(explanation)) + _next(study),
     )
     return explanation
+
+
+def _next(study: Study) -> str:
+    """What to type next, as Markdown."""
+    lines = "\n".join(next_commands(study).values())
+    return f"\n## Next\n\n```sh\n{lines}\n```\n"
 
 
 def _parts(one: Explanation) -> tuple[FusionMap, list[Swapped]]:

@@ -102,6 +102,7 @@ def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     say(console, f"{status_line(progress)}; {clock(progress.seconds)} in all")
     warn_of_short(console, study, outcome.front)
     if outcome.front:
+        say(console, f"budget  {show_macs(study.settings.budget)} MACs")
         console.print(front_table(outcome.front))
     for line in verdict_sentences(verdict(progress.results, study.settings.recipe.top)):
         say(console, line)

@@ -187,25 +187,23 @@ def verdict_sentences(found: Verdict | None) -> list[str]:
     best, count = found.best, len(found.finalists)
     seeds = min(len(finalist.accuracies) for finalist in found.finalists)
     take = f"{_brief(row(best.result))} in its first training"
-    lines = [
-        f"Finals: {count} networks trained again with {seeds} seeds that had no part in "
-        "choosing them."
-    ]
     if found.clear:
         low, middle, high = found.margins[1]
-        lines.append(
+        line = (
             f"Winner: {take}; it is {100 * middle:.2f} points more accurate than the second "
             f"({100 * low:.2f} to {100 * high:.2f}, 95 % for all pairs)."
         )
     else:
         others = [f"{f.result.number} ({f.result.origin})" for f in found.tied]
-        lines.append(
+        line = (
             f"No winner: trials {', '.join(others)} cannot be told apart. The cheapest of them is "
             f"{take}."
         )
     return [
-        *lines,
+        line,
         *_against_hand_made(found),
+        f"Finals: {count} networks trained again with {seeds} seeds that had no part in "
+        "choosing them.",
         *(_finalist(*pair) for pair in zip(found.finalists, found.margins, strict=True)),
     ]
 

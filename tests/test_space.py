@@ -73,6 +73,21 @@ def test_references_are_what_they_are_called(space: str, name: str) -> None:
     assert loaded.suggest(PatternTrial(loaded.references[name])).architecture == architecture
 
 
+@pytest.mark.parametrize("name", space_names())
+def test_every_space_has_its_uniform_networks_as_references(name: str) -> None:
+    """For the search to be compared with what one would do by hand."""
+    space = load_space(name)
+    found = [
+        space.suggest(PatternTrial(patterns)).architecture for patterns in space.references.values()
+    ]
+    uniform = {a.fusions[0] for a in found if len(set(a.fusions)) == 1}
+    wanted = {"add", "concat", "multiply", "gated", "aff", "concat_conv"} & set(space.fusions)
+    assert wanted <= uniform
+    blocks = [{s.block.kind for s in a.stages} for a in found]
+    offered = {s.block.kind for seed in range(50) for s in space.sample(seed).architecture.stages}
+    assert {"mbconv"} in blocks or "mbconv" not in offered
+
+
 def test_a_small_space_is_counted() -> None:
     space = parse_space(_small(), name="small")
     # depth 1: 2 fusions; depth 2: 2 * 2; each times 3 widths
