@@ -72,8 +72,14 @@ def find_swaps(
             fitted = fit_to_budget(network, WIDTHS, macs, max_params)
         except (BudgetError, DocumentError, ValueError):  # such as groups that do not divide
             continue
-        found.append(Swap(stage, skip, old, new, fitted))
+        if _skips(fitted) == _skips(original):  # other widths may begin or end one
+            found.append(Swap(stage, skip, old, new, fitted))
     return found
+
+
+def _skips(architecture: Architecture) -> list[bool]:
+    """Whether the first block of each stage has a skip; all others have."""
+    return [stage.idle_fusion(channels) is None for stage, channels in architecture.entries()]
 
 
 Change = tuple[int | None, int | None, str, str, dict[str, Any]]

@@ -39,9 +39,7 @@ def made_up(
         architecture = loaded.sample(1000 * seed + number).architecture
         macs = int(2 ** drawn.uniform(15, 21))
         accuracy = 0.6 + 0.03 * (math.log2(macs) - 18) + bonus(architecture) + drawn.gauss(0, 0.01)
-        results.append(
-            make_result(number, architecture=architecture, macs=macs, accuracy=accuracy)
-        )
+        results.append(make_result(number, architecture=architecture, macs=macs, accuracy=accuracy))
     return results
 
 
