@@ -7,11 +7,12 @@ its fusion are places of their own.
 
 Effects are those of an additive model of the accuracies on the first rung, which every network
 has; the higher ones hold only networks that did well. Columns: the share of each fusion at each
-place, the logarithm of the MACs and its square (of the parameters, where those are the objective),
-and the share of each kind of block. So fusions are compared at equal cost and with equal blocks;
-what a fusion does by the parameters it brings at equal MACs is part of its effect. Each is compared
-with the plain mean of the fusions at its place. A study too small for that is asked about whole
-stages, or about all skips at once, or nothing.
+place; the logarithms of the MACs (and its square), of the number of blocks and of the resolution
+(and of the parameters, where those are the objective); the share of each kind of block. So fusions
+are compared as swaps are: at equal cost, depth and resolution, where the widths give what a fusion
+takes. What it does by the parameters that it brings at equal MACs is part of its effect. Each is
+compared with the plain mean of the fusions at its place. A study too small for that is asked about
+whole stages, or about all skips at once, or nothing.
 """
 
 from __future__ import annotations
@@ -142,17 +143,21 @@ def fusion_map(results: Sequence[Result]) -> FusionMap:
         columns = _columns(trained, [shares(r.architecture, name) for r in trained], kept)
         model = Additive.fit(columns, np.array([result.point.accuracy for result in trained]))
         if model.freedom >= FREEDOM:
-            return _modelled(counted, level, model, kept)
+            return _modelled(counted, level, model, (cells, kept))
     return counted
 
 
-def _modelled(counted: FusionMap, level: str, model: Additive, cells: Sequence[Cell]) -> FusionMap:
-    """The map with what the model says of these cells."""
-    judged = _judged(model, cells)
-    found, pairs = _interactions(model, cells)
+def _modelled(
+    counted: FusionMap, level: str, model: Additive, cells: tuple[list[Cell], list[Cell]]
+) -> FusionMap:
+    """The map with all cells of the level, and what the model says of those that it has."""
+    every, kept = cells
+    judged = _judged(model, kept)
+    found, pairs = _interactions(model, kept)
+    listed = {_key(cell): cell for cell in (*counted.cells, *every)}
     return replace(
         counted,
-        cells=tuple(({_key(cell): cell for cell in counted.cells} | judged).values()),
+        cells=tuple((listed | judged).values()),
         level=level,
         tests=sum(cell.effect is not None for cell in judged.values()),
         interactions=found,
@@ -210,6 +215,8 @@ def _covariates(trained: Sequence[Result]) -> Iterator[Array]:
     yield np.ones(len(trained))
     macs = _doublings([result.macs for result in trained])
     yield from (macs, macs**2)
+    yield _doublings([sum(stage.depth for stage in r.architecture.stages) for r in trained])
+    yield _doublings([result.architecture.resolution for result in trained])
     if trained and trained[0].objective == "params":
         yield _doublings([result.params for result in trained])
     blocks = [

@@ -10,11 +10,11 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nasfuse.effects import CONFIDENCE
 from nasfuse.files import write_bytes
-from nasfuse.fusion_map import FusionMap
+from nasfuse.fusion_map import Cell, FusionMap
 from nasfuse.fusion_words import (
     Swapped,
     Table,
@@ -29,96 +29,88 @@ from nasfuse.report import STYLE
 from nasfuse.tables import plain
 
 MAP, SWAPS = "fusion_map.png", "fusion_swaps.png"
-LARGEST = 40  # columns of a heat map that are still readable
+FEW, LARGEST = 8, 40  # columns of a heat map whose names fit side by side, and that are drawn
 BETTER, WORSE, OPEN = "#0072B2", "#D55E00", "#8C8C8C"  # Okabe and Ito
 
 
 def map_picture(found: FusionMap) -> bytes:
     """Two heat maps: how often each fusion stands on the front, and what it does to accuracy."""
     fusions = list(dict.fromkeys(cell.fusion for cell in found.cells))[:LARGEST]
-    counted = found.places
     judged = list(dict.fromkeys(cell.place for cell in found.estimated))
-    heights = [len(counted) + 0.5, *([len(judged) + 0.5] if judged else [])]
-    size = (3.2 + 0.92 * len(fusions), 2.0 + 0.5 * sum(heights) + 0.9 * len(heights))
+    heights = [len(found.places), *([len(judged)] if judged else [])]
+    size = (2.6 + 0.9 * len(fusions), 0.42 * sum(heights) + 1.5 * len(heights))
     figure = _figure(size)
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    _draw(panels[0], _counts(found, counted, fusions), (counted, fusions))
-    panels[0].set_title(
-        f"networks with it: on the front of {found.front}, of all {found.networks}",
-        fontsize=10,
-        loc="left",
-    )
+    _draw(panels[0], _counts(found), (found.places, fusions))
+    title = f"on the front (of {found.front} networks) / in all (of {found.networks})"
+    panels[0].set_title(title, fontsize=10, loc="left")
     if judged:
-        _draw(panels[1], _effects(found, judged, fusions), (judged, fusions))
-        panels[1].set_title(
-            "points of accuracy against the mean at the place, ± half the 95 % interval, at equal "
-            "MACs\n** shown after Holm's correction, faint: the interval includes 0",
-            fontsize=10,
-            loc="left",
+        _draw(panels[1], _effects(found), (judged, fusions))
+        title = (
+            "effect on accuracy in points, ± half its 95 % interval, at equal MACs\n"
+            "white: the interval includes 0; bold: shown after Holm's correction"
         )
+        panels[1].set_title(title, fontsize=10, loc="left")
     return _png(figure)
 
 
-Tile = tuple[str, str, float]  # text, colour, how strong it is
+class Tile(NamedTuple):
+    """A square of a heat map: what it says, its colour, and how strong that is."""
+
+    text: str
+    colour: str
+    strength: float
+    bold: bool = False
 
 
-def _counts(
-    found: FusionMap, places: Sequence[str], fusions: Sequence[str]
-) -> dict[tuple[int, int], Tile]:
-    tiles = {}
-    for cell in found.cells:
-        if cell.place in places and cell.fusion in fusions:
-            where = places.index(cell.place), fusions.index(cell.fusion)
-            share = cell.front / max(1, found.front)
-            tiles[where] = (f"{cell.front} / {cell.networks}", BETTER, 0.85 * share)
-    return tiles
+Tiles = dict[tuple[str, str], Tile]
+TOO_FEW = Tile("too few", OPEN, 0.15)
 
 
-def _effects(
-    found: FusionMap, places: Sequence[str], fusions: Sequence[str]
-) -> dict[tuple[int, int], Tile]:
+def _counts(found: FusionMap) -> Tiles:
+    def tile(cell: Cell) -> Tile:
+        return Tile(f"{cell.front} / {cell.networks}", BETTER, 0.85 * cell.front / found.front)
+
+    return {(cell.place, cell.fusion): tile(cell) for cell in found.cells}
+
+
+def _effects(found: FusionMap) -> Tiles:
     largest = max(abs(cell.effect.estimate) for cell in found.estimated if cell.effect)
-    tiles: dict[tuple[int, int], Tile] = {}
-    for cell in found.cells:
-        if cell.place not in places or cell.fusion not in fusions:
-            continue
-        where = places.index(cell.place), fusions.index(cell.fusion)
-        effect = cell.effect
-        if effect is None:
-            tiles[where] = ("too few", OPEN, 0.1)
-            continue
-        reach = (effect.high - effect.low) / 2
-        mark = "**" if cell.shown else ""
-        text = f"{100 * effect.estimate:+.1f}{mark}\n±{100 * reach:.1f}"
-        strength = abs(effect.estimate) / max(largest, 1e-9)
-        faint = 0.25 if effect.low <= 0 <= effect.high else 0.85
-        tiles[where] = (text, BETTER if effect.estimate > 0 else WORSE, faint * strength)
-    return tiles
+
+    def tile(cell: Cell) -> Tile:
+        if cell.effect is None:
+            return TOO_FEW
+        middle, low, high, _ = (100 * value for value in cell.effect)
+        sure = low > 0 or high < 0
+        strength = 0.15 + 0.7 * abs(cell.effect.estimate) / largest if sure else 0.0
+        text = f"{round(middle, 1) + 0.0:+.1f}\n±{(high - low) / 2:.1f}"
+        return Tile(text, BETTER if middle > 0 else WORSE, strength, cell.shown)
+
+    return {(cell.place, cell.fusion): tile(cell) for cell in found.cells}
 
 
-def _draw(
-    axes: Any, tiles: dict[tuple[int, int], Tile], names: tuple[Sequence[str], Sequence[str]]
-) -> None:
+def _draw(axes: Any, tiles: Tiles, names: tuple[Sequence[str], Sequence[str]]) -> None:
     from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
 
     rows, columns = names
-    for (row, column), (text, colour, strength) in tiles.items():
-        mixed = [1 - strength * (1 - part) for part in to_rgb(colour)]
-        axes.add_patch(_square(column, row, mixed))
-        dark = sum(mixed) < 1.5
-        look = {"ha": "center", "va": "center", "fontsize": 8}
-        axes.text(column, row, text, color="white" if dark else "#222", **look)
+    for row, place in enumerate(rows):
+        for column, fusion in enumerate(columns):
+            if (place, fusion) not in tiles:
+                continue
+            tile = tiles[place, fusion]
+            colour = [1 - tile.strength * (1 - part) for part in to_rgb(tile.colour)]
+            box = (column - 0.47, row - 0.45), 0.94, 0.9
+            axes.add_patch(Rectangle(*box, facecolor=colour, edgecolor="#ddd"))
+            look = {"ha": "center", "va": "center", "fontsize": 8, "linespacing": 0.95}
+            ink, weight = "white" if sum(colour) < 1.6 else "#222", "bold" if tile.bold else None
+            axes.text(column, row, tile.text, color=ink, weight=weight, **look)
+    turned = {"rotation": 30, "ha": "right"} if len(columns) > FEW else {}
     axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
-    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right", fontsize=9)
+    axes.set_xticks(range(len(columns)), columns, fontsize=9, **turned)
     axes.set_yticks(range(len(rows)), rows, fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-
-
-def _square(column: int, row: int, colour: Sequence[float]) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, facecolor=colour, edgecolor="#ddd")
 
 
 def swaps_picture(swapped: Sequence[Swapped]) -> bytes:

@@ -16,7 +16,6 @@ from nasfuse.fusion_words import Table, map_sentences, map_table, swap_sentences
 from nasfuse.searching.schedule import Listener, Progress
 from nasfuse.searching.study import Study
 
-
 ON_FRONT, EFFECT = 3, 4  # columns of the map's table
 
 

@@ -63,10 +63,10 @@ def map_sentences(found: FusionMap) -> list[str]:
     reach = median(c.effect.high - c.effect.low for c in found.estimated if c.effect) / 2
     coarse = "" if found.level == LEVELS[0] else " (too few networks for anything finer)"
     lines.append(
-        f"Effects are points of accuracy against the mean of the fusions at a place, at equal MACs "
-        f"and with equal blocks, by {found.level}{coarse}. {found.tests} comparisons, Holm's "
-        f"correction; half of the 95 % intervals are wider than {100 * reach:.2f} points to "
-        "either side."
+        "Effects are points of accuracy against the mean of the fusions at a place, at equal MACs, "
+        f"depth, resolution and blocks, by {found.level}{coarse}. {found.tests} comparisons, "
+        f"Holm's correction; the median 95 % interval reaches {100 * reach:.2f} points to either "
+        "side."
     )
     shown = [_cell_sentence(cell) for cell in found.shown]
     lines += shown or ["No fusion is shown to be better or worse than the others at its place."]
