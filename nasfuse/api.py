@@ -192,10 +192,11 @@ def swap(
     *,
     data: str | None = None,
     listen: Listener | None = None,
-) -> Progress:
+) -> tuple[Progress, str | None]:
     """Train a network and swaps of its fusions at equal cost; the study's report shows them.
 
-    What has been trained is not trained again, so a killed one goes on where it was.
+    What has been trained is not trained again, so a killed one goes on where it was. Returns why
+    MLflow does not show the report as well, if so.
 
     Raises:
         DataError, UsageError: of the images, as `resume` does.
@@ -215,7 +216,7 @@ def swap(
         told = listen or (lambda progress: None)
         progress = run_swaps(study, dataset, jobs, limits=limits, resources=resources, listen=told)
         view.finish(study.results, complete=True)
-    return progress
+    return progress, view.problem
 
 
 def export(study: Study, which: str, *, out: Path) -> tuple[Result, Check]:

@@ -190,21 +190,23 @@ class Comparison:
 def compare(
     original: str, swaps: Sequence[Swap], results: Sequence[Result], *, validation: int
 ) -> list[Comparison]:
-    """Each swap that was trained against the network of the key `original`, in their order.
+    """Each swap that was tried against the network of the key `original`, in their order.
 
     `validation` is the number of images that accuracies were measured on.
     """
     trained: dict[str, dict[int, float]] = {}
     for result in results:
+        accuracies = trained.setdefault(result.key, {})
         if result.accuracy is not None:
-            trained.setdefault(result.key, {})[result.repeat] = result.accuracy
+            accuracies[result.repeat] = result.accuracy
     first, found = trained.get(original, {}), []
     for swap in swaps:
-        second = trained.get(swap.architecture.key, {})
+        second = trained.get(swap.architecture.key)
+        if second is None:
+            continue
         both = sorted(first.keys() & second.keys())
         effect = paired([second[seed] - first[seed] for seed in both], quantum=1 / validation)
-        if second:
-            found.append(Comparison(swap, len(both), effect))
+        found.append(Comparison(swap, len(both), effect))
     tested = [one.effect.p for one in found if one.effect]
     adjusted = iter(holm(tested))
     return [

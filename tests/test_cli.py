@@ -36,6 +36,7 @@ MISTAKES = {
     "no time": (["search", "--budget", "4M", "--time-limit", "soon"], 2, "--time-limit 30m"),
     "unknown option": (["search", "--bugdet", "4M"], 2, "--budget"),
     "no study": (["front"], 2, "there is no study yet"),
+    "nothing to explain": (["explain", "x", "--swaps", "2"], 2, "there is no study 'x'"),
     "no such study": (["resume", "x"], 2, "there is no study 'x'"),
     "seed": (["search", "--budget", "1M", "--seed", "-1"], 2, "--seed"),
     "no gpu": (["search", "--budget", "1M", "--gpus-per-trial", "8"], 2, "GPUs"),
@@ -84,7 +85,7 @@ def test_spaces_and_cost(tmp_path: Path) -> None:
 
 def test_help_names_every_verb_and_has_examples(tmp_path: Path) -> None:
     listing = nasfuse("--help", cwd=tmp_path).stdout
-    for verb in ("search", "resume", "front", "show", "export", "cost", "spaces", "ui"):
+    for verb in ("search", "resume", "front", "show", "explain", "export", "cost", "spaces", "ui"):
         assert verb in listing
         assert f"nasfuse {verb}" in nasfuse(verb, "--help", cwd=tmp_path).stdout
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.stats import tukey_hsd
 
 from nasfuse.finals import CONFIDENCE, FINALISTS, REPEATS, finalists, verdict
 from nasfuse.results import Result
+from nasfuse.summary import verdict_sentences
 
 MakeResult = Callable[..., Result]
 TOP = 2
@@ -75,6 +77,30 @@ def test_intervals_are_tukeys(make_result: MakeResult) -> None:
     for i, (low, _, high) in enumerate(found.margins[1:], 1):
         assert low == pytest.approx(expected.low[0][i], abs=1e-4)
         assert high == pytest.approx(expected.high[0][i], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [
+        ({0: (0.80, 0.801, 0.802), 1: (0.90, 0.901, 0.902)}, "Trial 1 beats the best hand-made"),
+        ({0: (0.90, 0.901, 0.902), 1: (0.80, 0.801, 0.802)}, "does not beat the best hand-made"),
+        ({0: (0.90, 0.92, 0.91), 1: (0.91, 0.92, 0.91)}, "does not beat the best hand-made"),
+        ({2: (0.90, 0.92, 0.91), 1: (0.91, 0.92, 0.91)}, "Trial 1 is not shown to be more"),
+    ],
+)
+def test_the_winner_is_compared_with_the_best_hand_made_network(
+    make_result: MakeResult, accuracies: dict[int, tuple[float, ...]], said: str
+) -> None:
+    """Even numbers are hand-made; of those that are tied the cheaper one is taken."""
+    results = [
+        r.model_copy(update={"origin": "all-add"}) if r.number % 2 == 0 else r
+        for r in study(make_result, accuracies)
+    ]
+    lines = verdict_sentences(verdict(results, TOP))
+    sentence = next(line for line in lines if "hand-made" in line)
+    assert said in sentence
+    assert "all-add" in sentence
+    assert re.search(r"[+-]\d+\.\d\d points \([+-]\d+\.\d\d to [+-]\d+\.\d\d\)", sentence)
 
 
 @pytest.mark.parametrize("networks", [2, 4])

@@ -58,6 +58,15 @@ def test_gain_over_the_best_hand_made_network(study: list[Result]) -> None:
     assert str(SCATTER) in " ".join(sentences(summary))
 
 
+def test_it_says_what_the_trainings_took(make_result: MakeResult) -> None:
+    pair = [
+        make_result(n, seconds=10.0, cpu_seconds=7.0, gpus=gpus)
+        for n, gpus in ((0, None), (1, 0.25))
+    ]
+    said = sentences(summarise(pair, budget=BUDGET, validation=2000))[-1]
+    assert said.startswith("Cost: 2 trainings took 14 CPU-seconds and 2 GPU-seconds, 20 seconds")
+
+
 def test_a_difference_within_the_scatter_is_none(make_result: MakeResult) -> None:
     """On 2,000 images that is about three points at an accuracy of one half."""
     pair = [make_result(0, origin="all-add", accuracy=0.5), make_result(1, accuracy=0.53)]

@@ -43,13 +43,13 @@ def explain(
     from nasfuse.fusion_screens import print_explanation, swap_lines
     from nasfuse.fusion_words import document
     from nasfuse.planning import continuation
-    from nasfuse.screens import make_console, print_json
+    from nasfuse.screens import make_console, print_json, say
     from nasfuse.searching.schedule import Limits
     from nasfuse.searching.study import find_study
     from nasfuse.terminal import parse_seconds
 
     found, console = find_study(studies, study), make_console(as_json)
-    seconds, stopped = parse_seconds(time_limit), None
+    seconds, stopped, problem = parse_seconds(time_limit), None, None
     if swaps:
         _, resources = continuation(
             found.settings,
@@ -60,12 +60,15 @@ def explain(
         )
         listen = None if quiet else swap_lines(console)
         limits, asked = Limits(None, seconds), Swaps(swaps, trial, seeds)
-        stopped = swap(found, asked, limits, resources, listen=listen).stopping
+        progress, problem = swap(found, asked, limits, resources, listen=listen)
+        stopped = progress.stopping
     explanation = explain_study(found)
     if as_json:
         fusions = document(explanation.found, explanation.swapped)
         print_json({"schema_version": 1, "study": found.settings.name, **fusions})
     else:
         print_explanation(console, found, explanation)
+    if problem:
+        say(console, f"MLflow does not show all of this: {problem}")
     if stopped:
         raise typer.Exit(143 if stopped == "SIGTERM" else 130)

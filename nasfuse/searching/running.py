@@ -87,6 +87,8 @@ def run_swaps(
     swaps = swaps_of(study)
     (swaps.folder / "trials").mkdir(parents=True, exist_ok=True)
     progress = Progress(swaps, limits, swaps.recover())
+    if FixedJobs(progress, jobs, workers=1).finished:
+        return progress
 
     def plan(workers: int) -> Work:
         return FixedJobs(progress, jobs, workers)
