@@ -196,8 +196,14 @@ def _cells(trained: Sequence[Result], front: set[str], name: Naming) -> list[Cel
             networks.update((place, fusion) for fusion in found)
             on_front.update((place, fusion) for fusion in found if result.key in front)
     choices = Counter(place for place, _ in networks)
-    ordered = sorted(networks, key=lambda key: (key[0].startswith("neck"), key))
+    ordered = sorted(networks, key=_in_network)
     return [Cell(*key, networks[key], on_front[key]) for key in ordered if choices[key[0]] > 1]
+
+
+def _in_network(key: tuple[str, str]) -> tuple[object, ...]:
+    """Sorts places from input to output: stages.10 behind stages.2, necks behind stages."""
+    stage = key[0].split()[0]
+    return stage == "neck", len(stage), key
 
 
 def _columns(trained: Sequence[Result], rows: Sequence[Shares], cells: Sequence[Cell]) -> Array:

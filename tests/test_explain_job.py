@@ -1,4 +1,4 @@
-"""Explaining end to end: swaps on real Ray workers, killed in the middle, without a second training.
+"""Explaining end to end: swaps on real Ray workers, killed in the middle; nothing is trained twice.
 
 The study is made by hand, with one network and a recipe of a few steps.
 """
@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
