@@ -14,7 +14,7 @@ from nasfuse.report import write_report
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
 from nasfuse.searching.swapping import swaps_of
-from nasfuse.swaps import ORIGINAL, compare, find_swaps, ordered
+from nasfuse.swaps import ORIGINAL, Comparison, compare, find_swaps, ordered
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,13 @@ def explained(study: Study, results: Sequence[Result]) -> Explanation:
         asked = ordered(swaps, found)
         comparisons = compare(key, asked, trained, validation=settings.validation)
         if comparisons:
-            swapped.append(Swapped(original, comparisons))
+            swapped.append(Swapped(original, sorted(comparisons, key=_by_place)))
     return Explanation(found, swapped)
+
+
+def _by_place(one: Comparison) -> tuple[str, float]:
+    """Place by place, at each the best swap first."""
+    return one.swap.place, -one.effect.estimate if one.effect else 1.0
 
 
 def write_study_report(study: Study, results: Sequence[Result]) -> Explanation:

@@ -16,7 +16,8 @@ from nasfuse.fusion_words import Table, map_sentences, map_table, swap_sentences
 from nasfuse.searching.schedule import Listener, Progress
 from nasfuse.searching.study import Study
 
-ON_FRONT, EFFECT = 3, 4  # columns of the map's table
+ON_FRONT, EFFECT = 2, 3  # columns of the map's table
+MACS = 4  # of that of swaps
 
 
 def swap_lines(console: Console) -> Listener:
@@ -46,7 +47,7 @@ def print_explanation(console: Console, study: Study, one: Explanation) -> None:
     """The map and the swaps as tables, each with what it shows in words."""
     _print(console, _short(map_table(one.found)), map_sentences(one.found))
     for swapped in one.swapped:
-        _print(console, swap_table(swapped), swap_sentences(swapped))
+        _print(console, _narrow(swap_table(swapped)), swap_sentences(swapped))
     _say(console, f"report  {study.folder / 'report' / 'fusions.html'}")
     _say(console, f"swaps   {next_commands(study)['explain']}")
 
@@ -54,14 +55,20 @@ def print_explanation(console: Console, study: Study, one: Explanation) -> None:
 def _short(table: Table) -> Table:
     """The lines with an effect, or where there are none those of the front; files have all."""
     lines = [line for line in table.lines if line[EFFECT]]
-    return table._replace(lines=lines or [line for line in table.lines if line[ON_FRONT] != "0"])
+    return table._replace(lines=lines or [line for line in table.lines if line[ON_FRONT][0] != "0"])
+
+
+def _narrow(table: Table) -> Table:
+    """Without the costs, which are equal but for what rounding leaves; files have them."""
+    header, *lines = ([*line[:MACS], *line[MACS + 1 :]] for line in (table.header, *table.lines))
+    return table._replace(header=header, lines=lines)
 
 
 def _print(console: Console, table: Table, sentences: Sequence[str]) -> None:
     screen = Screen(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for number, name in enumerate(table.header):
         words = number < table.words or not name
-        screen.add_column(name, justify="left" if words else "right", no_wrap=bool(name))
+        screen.add_column(name, justify="left" if words else "right", no_wrap=number > 0)
     for line in table.lines:
         screen.add_row(*line)
     console.print(screen)

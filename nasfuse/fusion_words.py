@@ -34,13 +34,10 @@ class Swapped(NamedTuple):
     comparisons: list[Comparison]
 
 
-def points(value: float) -> str:
-    """A share as points of accuracy with a sign."""
-    return f"{100 * value:+.2f}"
-
-
-def interval(effect: Effect) -> str:
-    return f"{points(effect.low)} to {points(effect.high)}"
+def size(effect: Effect) -> str:
+    """An effect and its interval in points of accuracy."""
+    middle, low, high = (f"{100 * value:+.2f}" for value in effect[:3])
+    return f"{middle} ({low} to {high})"
 
 
 def probability(p: float) -> str:
@@ -84,33 +81,34 @@ def map_sentences(found: FusionMap) -> list[str]:
 
 def _cell_sentence(cell: Cell) -> str:
     assert cell.effect
-    return (
-        f"{cell.place}: {cell.fusion} {points(cell.effect.estimate)} points "
-        f"({interval(cell.effect)})."
-    )
+    return f"{cell.place}: {cell.fusion} {_points(cell.effect)}."
+
+
+def _points(effect: Effect) -> str:
+    middle, rest = size(effect).split(" ", 1)
+    return f"{middle} points {rest}"
 
 
 def _pair_sentence(one: Interaction) -> str:
     (place, fusion), (other, second) = one.one, one.other
     return (
-        f"{fusion} at {place} with {second} at {other}: {points(one.effect.estimate)} points "
-        f"({interval(one.effect)}) beyond what each does alone."
+        f"{fusion} at {place} with {second} at {other}: {_points(one.effect)} beyond what each "
+        "does alone."
     )
 
 
 def map_table(found: FusionMap) -> Table:
     """A line for each fusion at each place."""
-    header = ("place", "fusion", "networks", "on front", "effect", "95 % interval", "p (Holm)", "")
+    header = ("place", "fusion", "front / all", "effect (95 %)", "Holm p", "")
     return Table(header, [_cell_line(cell) for cell in found.cells], 2)
 
 
 def _cell_line(cell: Cell) -> Line:
-    counts = (cell.place, cell.fusion, str(cell.networks), str(cell.front))
+    counts = (cell.place, cell.fusion, f"{cell.front} / {cell.networks}")
     if cell.effect is None:
-        return (*counts, "", "", "", "too few")
+        return (*counts, "", "", "too few")
     verdict = ("better" if cell.effect.estimate > 0 else "worse") if cell.shown else ""
-    effect = (points(cell.effect.estimate), interval(cell.effect), probability(cell.adjusted))
-    return (*counts, *effect, verdict)
+    return (*counts, size(cell.effect), probability(cell.adjusted), verdict)
 
 
 def swap_sentences(swapped: Swapped) -> list[str]:
@@ -150,30 +148,25 @@ def _place_sentence(tried: Sequence[Comparison]) -> str:
     names = ", ".join(one.swap.new for one in tried)
     return (
         f"{swap.place}: no difference is shown between {swap.old} and {names}; "
-        f"it is at most {100 * max(ends):.2f} points."
+        f"the intervals reach {100 * max(ends):.2f} points."
     )
 
 
 def _size(one: Comparison) -> str:
     assert one.effect
-    return f"{points(one.effect.estimate)} points ({interval(one.effect)})"
+    return _points(one.effect)
 
 
 def swap_table(swapped: Swapped) -> Table:
     """A line a swap."""
-    header = ("place", "fusion", "instead", "seeds", "difference", "95 % interval", "p (Holm)")
-    lines = [_swap_line(one) for one in swapped.comparisons]
-    return Table((*header, "MACs", ""), lines, 3)
+    header = ("swap", "seeds", "difference (95 %)", "Holm p", "MACs", "")
+    return Table(header, [_swap_line(one) for one in swapped.comparisons], 1)
 
 
 def _swap_line(one: Comparison) -> Line:
-    effect = (
-        (points(one.effect.estimate), interval(one.effect), probability(one.adjusted))
-        if one.effect
-        else ("", "", "")
-    )
-    swap, macs = one.swap, show_macs(cost(one.swap.architecture).macs)
-    return (swap.place, swap.old, swap.new, str(one.seeds), *effect, macs, one.judgement)
+    macs = show_macs(cost(one.swap.architecture).macs)
+    effect = (size(one.effect), probability(one.adjusted)) if one.effect else ("", "")
+    return (one.swap.text, str(one.seeds), *effect, macs, one.judgement)
 
 
 def markdown(table: Table) -> str:

@@ -183,7 +183,7 @@ class Comparison:
         if self.effect is None:
             return "too few seeds"
         if self.adjusted >= ALPHA:
-            return "no difference shown"
+            return "not shown"
         return f"{self.swap.new if self.effect.estimate > 0 else self.swap.old} is better"
 
 

@@ -100,7 +100,7 @@ def test_words_say_what_is_shown_and_how_much_was_asked(found: FusionMap) -> Non
     assert "add at stages.0 first with aff at stages.1" in said
     section = fusion_section(found, [])
     assert "![fusion map](fusion_map.png)" in section
-    assert "| stages.0 first | max | 2 | 1 |  |  |  | too few |" in section
+    assert "| stages.0 first | max | 1 / 2 |  |  | too few |" in section
 
 
 def test_swaps_say_which_skip_wants_what_and_where_it_does_not_matter(swapped: Swapped) -> None:
@@ -109,7 +109,7 @@ def test_swaps_say_which_skip_wants_what_and_where_it_does_not_matter(swapped: S
     assert keeps.startswith("stages.0.fusion.1 wants add: aff -2.00")
     assert "no difference is shown to max" in keeps
     assert open_.startswith("stages.0.fusion.2: no difference is shown between add and max")
-    assert "at most 2.00 points" in open_
+    assert "the intervals reach 2.00 points" in open_
 
 
 def test_everything_as_json(found: FusionMap, swapped: Swapped) -> None:

@@ -120,7 +120,7 @@ def test_pairs_are_of_one_seed(make_result: MakeResult) -> None:
     assert found[0].effect is not None
     assert found[0].effect.estimate == pytest.approx(0.03)
     assert found[0].judgement == f"{first.new} is better"
-    assert found[1].judgement == "no difference shown"
+    assert found[1].judgement == "not shown"
     assert found[2].judgement == "too few seeds"
     said = " ".join(swap_sentences(Swapped(results[0], found)))
     assert f"{first.place} wants {first.new} instead of {first.old}" in said
