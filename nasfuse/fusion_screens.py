@@ -61,7 +61,7 @@ def _short(table: Table) -> Table:
 def _narrow(table: Table) -> Table:
     """Without the costs, which are equal but for what rounding leaves; files have them."""
     header, *lines = ([*line[:MACS], *line[MACS + 1 :]] for line in (table.header, *table.lines))
-    return table._replace(header=header, lines=lines)
+    return Table(header, list(lines), table.words)
 
 
 def _print(console: Console, table: Table, sentences: Sequence[str]) -> None:

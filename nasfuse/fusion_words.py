@@ -100,13 +100,14 @@ def _pair_sentence(one: Interaction) -> str:
 def map_table(found: FusionMap) -> Table:
     """A line for each fusion at each place."""
     header = ("place", "fusion", "front / all", "effect (95 %)", "Holm p", "")
-    return Table(header, [_cell_line(cell) for cell in found.cells], 2)
+    judged = {cell.place for cell in found.estimated}
+    return Table(header, [_cell_line(cell, cell.place in judged) for cell in found.cells], 2)
 
 
-def _cell_line(cell: Cell) -> Line:
+def _cell_line(cell: Cell, judged: bool) -> Line:
     counts = (cell.place, cell.fusion, f"{cell.front} / {cell.networks}")
     if cell.effect is None:
-        return (*counts, "", "", "too few")
+        return (*counts, "", "", "too few" if judged else "")
     verdict = ("better" if cell.effect.estimate > 0 else "worse") if cell.shown else ""
     return (*counts, size(cell.effect), probability(cell.adjusted), verdict)
 

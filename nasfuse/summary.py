@@ -212,7 +212,7 @@ def _against_hand_made(found: Verdict) -> list[str]:
     """By how much the network to take beats the best hand-made finalist, or that it does not."""
     best, hand_made = found.best, found.baseline
     if hand_made is None:
-        return []
+        return ["No hand-made network is among the finalists, so nothing is claimed against one."]
     name = f"the best hand-made network, {hand_made.result.origin}"
     rivals = [finalist for finalist in found.finalists if not finalist.result.is_reference]
     if best is hand_made:

@@ -154,9 +154,12 @@ class Schedule:
         return [Job(r.number, r.origin, r.rung + 1, r.architecture) for r in chosen]
 
     def _finals(self) -> list[Job]:
-        """Further trainings of the finalists, a round after the other, as time allows."""
+        """Further trainings of the finalists, a round after the other, as time allows.
+
+        The hand-made one comes first: without it nothing can be claimed.
+        """
         top = self.ladder.recipe.top
-        found = finalists(self.progress.results, top)
+        found = sorted(finalists(self.progress.results, top), key=lambda r: not r.is_reference)
         jobs = [
             Job(result.number, result.origin, top, result.architecture, repeat)
             for repeat in range(1, REPEATS + 1)
