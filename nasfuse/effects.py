@@ -103,6 +103,15 @@ def paired(differences: Sequence[float], *, quantum: float = 0.0) -> Effect | No
     return _effect(float(np.mean(differences)), variance / count, count - 1)
 
 
+def to_show(effect: Effect, *, freedom: int, tests: int) -> float:
+    """How large an effect of this scatter has to be to stand Holm's correction alone."""
+    from scipy.stats import t
+
+    levels = (1 - ALPHA / 2, 1 - ALPHA / 2 / tests)
+    usual, strict = (float(t.ppf(level, freedom)) for level in levels)
+    return (effect.high - effect.low) / 2 * strict / usual
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Each p adjusted for all being tested: where nothing is true, one is below 0.05 in 5 %."""
     order = sorted(range(len(ps)), key=lambda i: ps[i])

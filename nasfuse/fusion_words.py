@@ -9,7 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 from nasfuse.costs import show_macs
-from nasfuse.effects import ALPHA, Effect
+from nasfuse.effects import ALPHA, Effect, to_show
 from nasfuse.fusion_map import FREEDOM, LEVELS, Cell, FusionMap, Interaction
 from nasfuse.network import cost
 from nasfuse.results import Result
@@ -121,10 +121,23 @@ def swap_sentences(swapped: Swapped) -> list[str]:
         f"{len(comparisons)} swaps at the same cost, {_seeds(comparisons)}; differences are paired "
         f"by seed, {len(tested)} comparisons, Holm's correction."
     ]
+    if tested:
+        lines.append(
+            f"At this scatter a single difference of about {100 * _needed(tested):.2f} points would "
+            "show; more --seeds show smaller ones."
+        )
     places = dict.fromkeys(one.swap.place for one in tested)
     for place in places:
         lines.append(_place_sentence([one for one in tested if one.swap.place == place]))
     return lines
+
+
+def _needed(tested: Sequence[Comparison]) -> float:
+    return median(
+        to_show(one.effect, freedom=one.seeds - 1, tests=len(tested))
+        for one in tested
+        if one.effect
+    )
 
 
 def _seeds(comparisons: Sequence[Comparison]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nasfuse.effects import Additive, Array, holm, paired
+from nasfuse.effects import Additive, Array, holm, paired, to_show
 
 FUSIONS, PLACES = 4, 3
 
@@ -102,6 +102,18 @@ def test_equal_differences_of_rounded_values_are_no_certainty() -> None:
     assert effect is not None
     assert effect.low < 0.0005 < effect.high
     assert effect.p > 0.01
+
+
+def test_what_would_show_is_where_holm_begins_to_declare() -> None:
+    """Of nine tests a difference just above it stands, and one just below does not."""
+    scatter = np.array([-0.003, 0.001, 0.002, 0.004, -0.004])
+    effect = paired(list(scatter))
+    assert effect is not None
+    needed = to_show(effect, freedom=4, tests=9)
+    for factor, declared in ((1.01, True), (0.99, False)):
+        shifted = paired(list(scatter - scatter.mean() + factor * needed))
+        assert shifted is not None
+        assert (holm([shifted.p] + [1.0] * 8)[0] < 0.05) == declared
 
 
 def test_holm() -> None:

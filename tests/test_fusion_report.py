@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,7 +105,8 @@ def test_words_say_what_is_shown_and_how_much_was_asked(found: FusionMap) -> Non
 
 
 def test_swaps_say_which_skip_wants_what_and_where_it_does_not_matter(swapped: Swapped) -> None:
-    _, wants, keeps, open_ = swap_sentences(swapped)
+    _, needed, wants, keeps, open_ = swap_sentences(swapped)
+    assert re.search(r"about \d\.\d\d points would show", needed)
     assert wants.startswith("stages.0.fusion.0 wants aff instead of add: +2.00")
     assert keeps.startswith("stages.0.fusion.1 wants add: aff -2.00")
     assert "no difference is shown to max" in keeps
