@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nasfuse.api import Swaps as Swaps
     from nasfuse.api import explain as explain
     from nasfuse.api import export as export
     from nasfuse.api import resume as resume
@@ -32,6 +33,7 @@ _HOMES = {
     "NasfuseError": "errors.NasfuseError",
     "SearchOptions": "planning.SearchOptions",
     "SearchSpace": "space.SearchSpace",
+    "Swaps": "api.Swaps",
     "build": "network.build",
     "cost": "network.cost",
     "explain": "api.explain",

@@ -123,8 +123,8 @@ def swap_sentences(swapped: Swapped) -> list[str]:
     ]
     if tested:
         lines.append(
-            f"At this scatter a single difference of about {100 * _needed(tested):.2f} points would "
-            "show; more --seeds show smaller ones."
+            f"At this scatter a single difference of about {100 * _needed(tested):.2f} points "
+            "would show; more --seeds show smaller ones."
         )
     places = dict.fromkeys(one.swap.place for one in tested)
     for place in places:
