@@ -30,6 +30,7 @@ def explain(
     time_limit: Annotated[
         str | None, typer.Option(help="Begin no training that would end later, such as 30m.")
     ] = None,
+    data: Annotated[str | None, typer.Option(help="Where the same images are now.")] = None,
     workers: Workers = None,
     gpus_per_trial: GpusPerTrial = None,
     ray_address: RayAddress = None,
@@ -60,7 +61,7 @@ def explain(
         )
         listen = None if quiet else swap_lines(console)
         limits, asked = Limits(None, seconds), Swaps(swaps, trial, seeds)
-        progress, problem = swap(found, asked, limits, resources, listen=listen)
+        progress, problem = swap(found, asked, limits, resources, data=data, listen=listen)
         stopped = progress.stopping
     explanation = explain_study(found)
     if as_json:
