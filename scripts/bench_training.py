@@ -3,7 +3,7 @@
     python scripts/bench_training.py [--kinds residual,mbconv,dense] [--macs 1M,4M,16M,50M]
         [--seconds 4] [--rounds 3] [--json]
 
-One thread each, on images of 32 pixels in three channels. `plain` is the loop that PyTorch's
+One thread each, on images of 32 pixels in three channels, without augmentation. `plain` is the loop that PyTorch's
 tutorials write: a DataLoader over a data set with a transform, float32, SGD, the loss read at
 every step. `ours` is what a search runs. `ceiling` is forward and backward of the same network, in
 the same types and layout, on one batch that stays, without data, loss or optimiser. Rounds of the
@@ -31,10 +31,11 @@ from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Split
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe
-from nasfuse.scaling import Scaling, fit_to_budget
+from nasfuse.architecture import Scaling
+from nasfuse.scaling import fit_to_budget
 from nasfuse.training import Training, autocast, reserve_memory
 
-COUNT, SIDE, CLASSES = 4096, 32, 10
+COUNT, SIDE, CHANNELS, CLASSES = 4096, 32, 3, 10
 FUSIONS = {"residual": "add", "mbconv": "add", "dense": "concat", "aff": "aff"}
 Steps = Iterator[int]  # images of each step that was done
 
@@ -53,7 +54,9 @@ class Photos(Dataset[tuple[Tensor, int]]):
         return (pixels - 0.5) / 0.25, int(self.split.labels[index])
 
 
-def architecture(kind: str, macs: int) -> Architecture:
+def architecture(
+    kind: str, macs: int, *, side: int = SIDE, channels: int = CHANNELS
+) -> Architecture:
     """Three stages of two blocks of a kind, scaled to the cost."""
     block = {"kind": "residual" if kind == "aff" else kind, "kernel": 3}
     block |= {"expand": 4} if kind == "mbconv" else {}
@@ -64,8 +67,8 @@ def architecture(kind: str, macs: int) -> Architecture:
         for stride, width in ((1, 16), (2, 32), (2, 64))
     ]
     document = {
-        "resolution": SIDE,
-        "channels": 3,
+        "resolution": side,
+        "channels": channels,
         "classes": CLASSES,
         "activation": "relu",
         "stem": {"width": 16, "kernel": 3, "stride": 2},
@@ -76,11 +79,13 @@ def architecture(kind: str, macs: int) -> Architecture:
     return fit_to_budget(start, Scaling(alpha=1.0, beta=1.4, gamma=1.0), macs)
 
 
+def in_memory(split: Split) -> Images:
+    normalisation = Normalisation((0.5,) * CHANNELS, (0.25,) * CHANNELS)
+    return Images.of(split, normalisation, resolution=SIDE, device=torch.device("cpu"))
+
+
 def ours(network: nn.Module, split: Split, recipe: Recipe) -> Steps:
-    images = Images.of(
-        split, Normalisation((0.5,) * 3, (0.25,) * 3), resolution=SIDE, device=torch.device("cpu")
-    )
-    training = Training(network, images, recipe, epochs=1000, seed=0)
+    training = Training(network, in_memory(split), recipe, epochs=1000, seed=0)
     while True:
         before = training.done
         training.advance(training.done + 4)
@@ -164,7 +169,7 @@ def main() -> None:
     torch.set_num_threads(1)
     reserve_memory()
     random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (COUNT, 3, SIDE, SIDE), dtype=np.uint8)
+    pixels = random.integers(0, 256, (COUNT, CHANNELS, SIDE, SIDE), dtype=np.uint8)
     split = Split(pixels, random.integers(0, CLASSES, COUNT))
     rows = []
     for kind in options.kinds.split(","):

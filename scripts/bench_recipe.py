@@ -1,0 +1,122 @@
+"""Accuracy per compute: what the recipe reaches on Fashion-MNIST after some CPU-seconds.
+
+    python scripts/bench_recipe.py [--seconds 10,20,40,80] [--seeds 5] [--macs 3.5M]
+        [--recipe FILE] [--data fashion-mnist] [--split test|validation] [--json]
+
+One residual network, one thread. For each number of seconds a training of that length is planned
+from the measured speed, with its own complete schedule, and run with every seed; the weights at its
+end are judged. Only `--split test` reads the test images, at the end of each run, and nothing was
+chosen by them: settings were compared on `--split validation`. Prints medians, and the CPU-seconds
+that the trainings really took, with starting and judging.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_training import architecture
+
+from nasfuse.architecture import Architecture
+from nasfuse.costs import parse_budget
+from nasfuse.data.batches import Images, measure, subset
+from nasfuse.data.dataset import Dataset, Split
+from nasfuse.data.load import load_dataset
+from nasfuse.network import build, cost
+from nasfuse.recipe import Recipe, read_recipe
+from nasfuse.training import Training, evaluate, recalibrate, reserve_memory
+
+WARMUP, TIMED = 10, 40  # steps
+
+
+class Bench:
+    """One network on one data set, trained by one thread."""
+
+    def __init__(self, found: Architecture, dataset: Dataset, recipe: Recipe, split: str) -> None:
+        self.found, self.dataset, self.recipe = found, dataset, recipe
+        self.normalisation, self.judges = measure(dataset.train), getattr(dataset, split)
+
+    def images(self, split: Split) -> Images:
+        side, device = self.found.resolution, torch.device("cpu")
+        return Images.of(split, self.normalisation, resolution=side, device=device)
+
+    def training(self, images: Images, epochs: int, seed: int) -> Training:
+        torch.manual_seed(seed)
+        return Training(build(self.found), images, self.recipe, epochs=epochs, seed=seed)
+
+    def speed(self) -> float:
+        """Images per CPU-second."""
+        training = self.training(self.images(self.dataset.train), 1, 0)
+        training.advance(WARMUP)
+        began = time.process_time()
+        training.advance(WARMUP + TIMED)
+        return TIMED * self.recipe.batch / (time.process_time() - began)
+
+    def run(self, seconds: float, speed: float, seed: int) -> tuple[float, float]:
+        """Accuracy, and CPU-seconds of training."""
+        passes = seconds * speed / len(self.dataset.train)
+        epochs = max(1, math.ceil(passes - 1e-9))
+        images = self.images(subset(self.dataset.train, passes / epochs, seed))
+        began = time.process_time()
+        training = self.training(images, epochs, seed)
+        while training.done < training.steps:
+            training.epoch()
+        recalibrate(training.network, images)
+        spent = time.process_time() - began
+        return evaluate(training.network, self.images(self.judges)).accuracy, spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", default="10,20,40,80")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--macs", default="3.5M")
+    parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--split", default="test", choices=("test", "validation"))
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    reserve_memory()
+    recipe = read_recipe(options.recipe) if options.recipe else Recipe()
+    dataset = load_dataset(options.data, side=28, seed=0)
+    found = architecture("residual", parse_budget(options.macs), side=28, channels=1)
+    bench = Bench(found, dataset, recipe, options.split)
+    rows: list[dict[str, Any]] = []
+    for seconds in map(float, options.seconds.split(",")):
+        speed = bench.speed()  # machines change their speed
+        runs = [bench.run(seconds, speed, seed) for seed in range(options.seeds)]
+        accuracies = sorted(accuracy for accuracy, _ in runs)
+        rows.append(
+            {
+                "seconds": seconds,
+                "spent": round(statistics.median(spent for _, spent in runs), 1),
+                "passes": round(seconds * speed / len(dataset.train), 2),
+                "median": round(statistics.median(accuracies), 4),
+                "accuracies": accuracies,
+            }
+        )
+        if not options.json:
+            row, ends = rows[-1], f"{accuracies[0]:.2%} to {accuracies[-1]:.2%}"
+            print(
+                f"{seconds:5g} s ({row['spent']:g} s spent, {row['passes']:g} passes): median "
+                f"{row['median']:.2%}, {ends} on {options.split} images, {options.seeds} seeds",
+                flush=True,
+            )
+    if options.json:
+        machine = {"processor": platform.processor(), "torch": torch.__version__}
+        about = {"machine": machine, "macs": cost(found).macs, "recipe": recipe.model_dump()}
+        print(json.dumps({**about, "split": options.split, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
