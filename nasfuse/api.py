@@ -147,12 +147,12 @@ def choose(study: Study, which: str) -> Result:
     matches = [r for r in trained if str(r.number) == which]
     matches = matches or [r for r in trained if len(which) >= 4 and r.key.startswith(which)]
     if len({r.key for r in matches}) != 1:
-        keys = ", ".join(f"{r.number} ({r.key})" for r in front)
+        keys, name = ", ".join(f"{r.number} ({r.key})" for r in front), study.folder.name
         raise UsageError(
             f"study '{study.settings.name}' has no trained network '{which}'",
             where=str(study.folder),
             why=f"its front is {keys}" if front else "nothing has been trained in it yet",
-            fix="best" if front else f"nasfuse resume {study.folder.name}",
+            fix=f"nasfuse show {name} best" if front else f"nasfuse resume {name}",
         )
     return matches[0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,27 @@ from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
-from nasfuse.summary import verdict_sentences
-from nasfuse.terminal import clock, front_table, plan_lines, status_line
+from nasfuse.summary import fusion_stages, verdict_sentences
+from nasfuse.terminal import clock, front_table, plan_lines, rung_text, status_line
 
 if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search imports
     from nasfuse.api import Outcome
+    from nasfuse.architecture import Architecture
     from nasfuse.planning import Plan
     from nasfuse.searching.forecast import Forecast
+    from nasfuse.tracking import Addresses
+
+
+class _Console(Console):
+    """One whose reader may leave before the end; rich would end the program with a failure."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def make_console(as_json: bool) -> Console:
     """Where people read: stdout, or stderr when stdout carries JSON."""
-    return Console(stderr=as_json, highlight=False)
+    return _Console(stderr=as_json, highlight=False)
 
 
 def say(console: Console, text: str) -> None:
@@ -78,6 +88,51 @@ def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
     ]
     for line in lines:
         say(console, line)
+
+
+def print_trial(console: Console, study: Study, result: Result) -> None:
+    """One network: what it reached and costs, and what it is made of, stage by stage."""
+    settings = study.settings
+    rung = settings.recipe.rungs[result.rung]
+    lines = [
+        f"trial     {result.number} of {settings.name}, key {result.key}, from {result.origin}",
+        f"accuracy  {result.point.accuracy:.4f} on {settings.validation:,} validation images, "
+        f"after {rung_text(rung)} on {rung.share:.0%} of the training images",
+        f"costs     {result.macs:,} MACs ({result.macs / settings.budget:.1%} of the budget; "
+        f"{result.thop:,} by thop), {result.params:,} parameters",
+    ]
+    if result.latency is not None:
+        lines.append(f"latency   {result.latency:.2f} ms for one image")
+    for line in [*lines, *_stage_lines(result.architecture)]:
+        say(console, line)
+    say(console, f"files     {study.trial(result.key)}")
+
+
+def _stage_lines(architecture: Architecture) -> list[str]:
+    stem, neck, fusions = architecture.stem, architecture.neck, fusion_stages(architecture)
+    lines = [
+        f"input     {architecture.channels}x{architecture.resolution}x{architecture.resolution}",
+        f"stem      width {stem.width}, kernel {stem.kernel}, stride {stem.stride}",
+    ]
+    for number, (stage, used) in enumerate(zip(architecture.stages, fusions, strict=True)):
+        sizes = [f"width {stage.width}"] if stage.width else []
+        sizes += [f"growth {stage.growth}"] if stage.growth else []
+        lines.append(
+            f"stage {number}   {stage.block.kind} x{stage.depth}, {', '.join(sizes)}, "
+            f"stride {stage.stride}: {used}"
+        )
+    return [*lines, *([f"neck      {neck.kind}"] if neck else [])]
+
+
+def print_addresses(study: str, addresses: Addresses, *, as_json: bool) -> None:
+    """Where a browser finds the study's chart, its note with the table, and all studies."""
+    if as_json:
+        print_json({"schema_version": 1, "study": study, **addresses._asdict()})
+    else:
+        print(f"the front of {study}, as a chart of its trials:\n  {addresses.front}")
+        print(f"the front as a table, the page and the report:\n  {addresses.note}")
+        print(f"all studies:\n  {addresses.server}")
+    sys.stdout.flush()
 
 
 def front_document(study: Study, results: list[Result]) -> dict[str, Any]:

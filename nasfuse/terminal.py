@@ -80,7 +80,7 @@ def parse_seconds(text: str | None) -> float | None:
 def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int) -> list[str]:
     """The plan of a search, before it starts."""
     rungs = ", then the best of these: ".join(
-        f"{_rung_text(rung)} on {round(rung.share * train):,}" for rung in settings.recipe.rungs
+        f"{rung_text(rung)} on {round(rung.share * train):,}" for rung in settings.recipe.rungs
     )
     return [
         f"study   {settings.name}",
@@ -92,7 +92,7 @@ def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int
     ]
 
 
-def _rung_text(rung: Rung) -> str:
+def rung_text(rung: Rung) -> str:
     """1 epoch, or 25% of 10 epochs."""
     part = "" if rung.stop == 1 else f"{rung.stop:.0%} of "
     return f"{part}{rung.epochs} epoch{'s' * (rung.epochs > 1)}"

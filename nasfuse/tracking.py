@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nasfuse.errors import StorageError
 from nasfuse.results import Result, complete
@@ -241,9 +241,9 @@ def _find_experiment(client: Any, identity: str) -> Any | None:
 
 def _parent(client: Any, experiment: Any, study: str, settings: Mapping[str, str]) -> _Known:
     """The study's run, begun or continued, with the settings as they are now."""
-    found = client.search_runs([experiment.experiment_id], "tags.`nasfuse.kind` = 'study'")
     tags = {"nasfuse.kind": "study"}
-    run = found[0] if found else client.create_run(experiment.experiment_id, None, tags, study)
+    found = _find_parent(client, experiment)
+    run = found or client.create_run(experiment.experiment_id, None, tags, study)
     known = _known(run)
     if known.status != "RUNNING":
         client.update_run(known.run_id, "RUNNING")
@@ -252,6 +252,11 @@ def _parent(client: Any, experiment: Any, study: str, settings: Mapping[str, str
     later = {f"nasfuse.now.{n}": v for n, v in settings.items() if known.params.get(n, v) != v}
     _log(client, known.run_id, [], params=new, tags=later)
     return known
+
+
+def _find_parent(client: Any, experiment: Any) -> Any | None:
+    found = client.search_runs([experiment.experiment_id], "tags.`nasfuse.kind` = 'study'")
+    return next(iter(found), None)
 
 
 def _known(run: Any) -> _Known:
@@ -279,8 +284,16 @@ def _offer_view(client: Any, experiment: Any, parent: str) -> None:
         client.set_experiment_tag(experiment.experiment_id, name, value)
 
 
-def front_address(base: str, uri: str, study: str, identity: str) -> str:
-    """The page of a server at `base` that shows the study's trials as a scatter.
+class Addresses(NamedTuple):
+    """Pages of a server: the study's trials as a scatter, its run with the note, everything."""
+
+    front: str
+    note: str
+    server: str
+
+
+def study_addresses(base: str, uri: str, study: str, identity: str) -> Addresses:
+    """Where the server at `base` shows a study.
 
     Raises:
         StorageError: the store has no such study.
@@ -288,11 +301,14 @@ def front_address(base: str, uri: str, study: str, identity: str) -> str:
     """
     require_store(uri)
     with _tracking("cannot be read"):
-        experiment = _find_experiment(_client(uri), identity)
-    if experiment is None:
+        client = _client(uri)
+        experiment = _find_experiment(client, identity)
+        run = _find_parent(client, experiment) if experiment else None
+    if experiment is None or run is None:
         raise StorageError(f"the study '{study}' has not been tracked here", where=uri)
     query = f"workflowType=machine_learning&viewStateShareKey={VIEW}&compareRunsMode=CHART"
-    return f"{base}/#/experiments/{experiment.experiment_id}/runs?{query}"
+    page = f"{base}/#/experiments/{experiment.experiment_id}/runs"
+    return Addresses(f"{page}?{query}", f"{page}/{run.info.run_id}", base)
 
 
 def require_store(uri: str) -> None:

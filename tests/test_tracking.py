@@ -13,7 +13,7 @@ import pytest
 from nasfuse.errors import SetupError, StorageError
 from nasfuse.results import Result
 from nasfuse.serving import serve
-from nasfuse.tracking import Tracker, TrackingError, front_address, local_uri
+from nasfuse.tracking import Tracker, TrackingError, local_uri, study_addresses
 from nasfuse.trial_runs import flatten
 
 BUDGET = 100_000_000
@@ -26,7 +26,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated store to copy, because making one takes seconds."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.raises(StorageError):
-        front_address("", local_uri(folder), "demo", "demo")
+        study_addresses("", local_uri(folder), "demo", "demo")
     Tracker.open(local_uri(folder), artifacts=None, study="other", identity="other", settings={})
     return folder / "mlflow.db"
 
@@ -189,7 +189,7 @@ def test_studies_of_one_name_are_kept_apart(open_tracker: Open, tmp_path: Path) 
     assert second.parent_id != first.parent_id
     name = second.client.get_experiment(second.experiment_id).name
     assert name == "nasfuse/demo feed12"
-    assert front_address("", uri, "demo", "feed1234").startswith(
+    assert study_addresses("", uri, "demo", "feed1234").front.startswith(
         f"/#/experiments/{second.experiment_id}/"
     )
 
@@ -230,7 +230,7 @@ def test_looking_creates_nothing(tmp_path: Path) -> None:
 def test_an_unknown_study(open_tracker: Open, tmp_path: Path) -> None:
     open_tracker()
     with pytest.raises(StorageError, match="'nothing' has not been tracked"):
-        front_address("", local_uri(tmp_path / "my studies"), "nothing", "nothing")
+        study_addresses("", local_uri(tmp_path / "my studies"), "nothing", "nothing")
 
 
 def test_a_server_that_cannot_start(tmp_path: Path) -> None:

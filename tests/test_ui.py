@@ -13,7 +13,7 @@ import pytest
 from nasfuse.report import write_report
 from nasfuse.results import Result
 from nasfuse.serving import serve
-from nasfuse.tracking import Tracker, front_address, local_uri
+from nasfuse.tracking import Tracker, local_uri, study_addresses
 
 BUDGET = 100_000_000
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -59,7 +59,7 @@ def test_mlflow_opens_on_the_front(study: list[Result], tmp_path: Path) -> None:
     tracker.sync(study, 1, BUDGET)
     tracker.close("FINISHED")
     with serve(uri, artifacts) as server:
-        address = front_address(server.address, uri, "demo", "demo")
+        address = study_addresses(server.address, uri, "demo", "demo").front
         for attempt in range(4):  # the page's clock can run out before the server has answered
             page = page_in_browser(address, tmp_path / "profile", seconds=100 * (attempt + 1))
             if points(page):
