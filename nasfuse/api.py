@@ -12,6 +12,7 @@ from nasfuse.exporting.bundle import Check, Preprocessing, export_result
 from nasfuse.finals import verdict
 from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.results import Result, result_front
+from nasfuse.searching.logbook import logbook
 from nasfuse.searching.running import Resources, run_search
 from nasfuse.searching.schedule import Limits, Listener, Progress
 from nasfuse.searching.study import Settings, Study, free_name
@@ -105,7 +106,8 @@ def _run(
     resources: Resources,
     listen: Listener | None,
 ) -> Outcome:
-    with study.locked(), View(study, tracking_uri(study)) as view:
+    view = View(study, tracking_uri(study))
+    with study.locked(), logbook(study.folder / "log.txt"), view:
 
         def tell_all(progress: Progress) -> None:
             view.update(progress.results)

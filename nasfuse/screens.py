@@ -19,7 +19,15 @@ from nasfuse.plan import Layer
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
 from nasfuse.summary import fusion_stages, verdict_sentences
-from nasfuse.terminal import clock, front_table, plan_lines, rung_text, status_line
+from nasfuse.terminal import (
+    clock,
+    front_table,
+    plan_lines,
+    rung_text,
+    status_line,
+)
+from nasfuse.terminal import say as say
+from nasfuse.terminal import tell as tell
 
 if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search imports
     from nasfuse.api import Outcome
@@ -39,11 +47,6 @@ class _Console(Console):
 def make_console(as_json: bool) -> Console:
     """Where people read: stdout, or stderr when stdout carries JSON."""
     return _Console(stderr=as_json, highlight=False)
-
-
-def say(console: Console, text: str) -> None:
-    """A line of plain text: not wrapped, not read as markup."""
-    console.print(text, markup=False, soft_wrap=True)
 
 
 def print_json(document: Any) -> None:
@@ -72,7 +75,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     words = f"{' or '.join(ends)}, {hands}"
     size, train = settings.search_space.size, len(plan.dataset.train)
     for line in plan_lines(settings, words, size=size, train=train):
-        say(console, line)
+        tell(console, line, indent=8)
 
 
 def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
@@ -87,7 +90,7 @@ def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
         f"disk    about {max(1, foreseen.disk // 2**20)} MB in {plan.folder}",
     ]
     for line in lines:
-        say(console, line)
+        tell(console, line, indent=8)
 
 
 def print_trial(console: Console, study: Study, result: Result) -> None:
@@ -104,7 +107,7 @@ def print_trial(console: Console, study: Study, result: Result) -> None:
     if result.latency is not None:
         lines.append(f"latency   {result.latency:.2f} ms for one image")
     for line in [*lines, *_stage_lines(result.architecture)]:
-        say(console, line)
+        tell(console, line, indent=10)
     say(console, f"files     {study.trial(result.key)}")
 
 
@@ -175,12 +178,12 @@ def next_commands(study: Study) -> dict[str, str]:
 def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     """The front, what came of the search and what to type next."""
     progress, study = outcome.progress, outcome.study
-    say(console, f"{status_line(progress)}; {clock(progress.seconds)} in all")
+    tell(console, f"{status_line(progress)}; {clock(progress.seconds)} in all")
     warn_of_short(console, study, outcome.front)
     if outcome.front:
         console.print(front_table(outcome.front))
     for line in verdict_sentences(verdict(progress.results, study.settings.recipe.top)):
-        say(console, line)
+        tell(console, line)
     if outcome.view_problem:
         say(console, f"MLflow does not show all of this: {outcome.view_problem}")
     if as_json:

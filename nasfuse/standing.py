@@ -12,7 +12,7 @@ from nasfuse.costs import show_macs
 from nasfuse.results import Result, result_front
 from nasfuse.searching.study import Study
 from nasfuse.summary import fusion_text
-from nasfuse.terminal import clock
+from nasfuse.terminal import clock, rung_lines
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def stand_lines(found: Standing) -> list[str]:
         f"data {settings.data}, sampler {settings.sampler}",
         f"tried    {found.networks}{wanted} networks, {clock(found.seconds)} of training",
     ]
-    lines += [f"rung {rung}   {_counted(counts)}" for rung, counts in found.counts.items()]
+    lines += [line.replace("  ", "   ", 1) for line in rung_lines(found.results)]
     if front := found.front:
         best = front[-1]
         top = "" if best.rung == settings.recipe.top else f", on rung {best.rung}"
@@ -110,8 +110,3 @@ def stand_lines(found: Standing) -> list[str]:
     if found.failure:
         lines.append(f"failure  {found.failure}")
     return lines
-
-
-def _counted(counts: Counter[str]) -> str:
-    words = {"complete": "complete", "again": "again with other seeds", "failed": "failed"}
-    return ", ".join(f"{counts[kind]} {word}" for kind, word in words.items() if counts[kind])

@@ -7,7 +7,7 @@ from nasfuse.cli.options import STUDIES, Json, Studies, StudyName
 
 def status(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
     """Say where a study stands: what runs, what was tried, and the best so far."""
-    from nasfuse.screens import make_console, print_json, say
+    from nasfuse.screens import make_console, print_json, tell
     from nasfuse.searching.study import find_study
     from nasfuse.standing import stand, stand_document, stand_lines
 
@@ -17,7 +17,7 @@ def status(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = 
         return
     console = make_console(False)
     for line in stand_lines(found):
-        say(console, line)
+        tell(console, line, indent=9)
 
 
 def stop(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
