@@ -233,7 +233,7 @@ def watching(console: Console, *, quiet: bool) -> Iterator[Listener]:
 
 @contextmanager
 def _no_echo() -> Iterator[None]:
-    """Keep the terminal from writing ^C into the display, where it can be told to."""
+    """Keep Ctrl-C from writing ^C into the display, and from dropping what is being drawn."""
     try:
         import termios
 
@@ -242,7 +242,8 @@ def _no_echo() -> Iterator[None]:
     except (ImportError, OSError, ValueError, termios.error):  # another system, or no terminal
         yield
         return
-    quiet = [*before[:3], before[3] & ~termios.ECHOCTL, *before[4:]]
+    local = (before[3] & ~termios.ECHOCTL) | termios.NOFLSH
+    quiet = [*before[:3], local, *before[4:]]
     termios.tcsetattr(terminal, termios.TCSADRAIN, quiet)
     try:
         yield
