@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,14 +99,30 @@ def test_functions_stay_readable(path: Path) -> None:
             assert count <= (8 if "ops" in path.parts else 6), f"{node.name} takes {count}"
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("words", "completing"),
+    [("--help", ""), ("serch", ""), ("search --bugdet 4M", ""), ("search --sampler ev", "1")],
+)
+def test_help_typos_and_completion_import_nothing_heavy(words: str, completing: str) -> None:
+    """They answer in a fraction of a second, because of what they leave alone."""
     code = (
-        "import sys, nasfuse, nasfuse.cli.app\n"
-        "heavy = {'torch', 'numpy', 'ray', 'optuna', 'mlflow', 'plotly', 'pydantic'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        "import sys, atexit, nasfuse.cli.app\n"
+        "heavy = {'torch', 'numpy', 'ray', 'optuna', 'mlflow', 'plotly', 'yaml', 'rich'}\n"
+        "atexit.register(lambda: print('loaded', sorted(heavy & set(sys.modules))))\n"
+        f"sys.argv = {['nasfuse', *words.split()]}\n"
+        "nasfuse.cli.app.main()"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    asked = {"COMP_WORDS": f"nasfuse {words}", "COMP_CWORD": str(len(words.split()))}
+    environment = {"_NASFUSE_COMPLETE": "complete_bash", **asked} if completing else {}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.splitlines()[-1] == "loaded []", run.stderr
+    assert ("evolution" in run.stdout) == bool(completing)
 
 
 def test_public_names_are_what_they_say() -> None:

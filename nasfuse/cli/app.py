@@ -95,4 +95,8 @@ def main() -> None:
         mistake = usage_error(error, sys.argv[1:])
         print(mistake, file=sys.stderr)
         code = mistake.exit_code
+    except SystemExit as end:  # typer's answer to a reader that leaves during its help
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        code = 0
     sys.exit(code or 0)
