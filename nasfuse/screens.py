@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from nasfuse.commands import next_commands
 from nasfuse.costs import show_macs
-from nasfuse.data.load import runs_code
 from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
@@ -155,24 +152,6 @@ def warn_of_short(console: Console, study: Study, front: list[Result]) -> None:
         say(console, "nothing has been trained yet")
     elif front[0].rung < study.settings.recipe.top:
         say(console, "nothing is fully trained yet: this is the front of the short trainings")
-
-
-def elsewhere_option(studies: Path) -> str:
-    """The option without which the next command would look in another folder."""
-    usual = studies == Path(os.environ.get("NASFUSE_STUDIES", "studies"))
-    return "" if usual else f" --studies {shlex.quote(str(studies))}"
-
-
-def next_commands(study: Study) -> dict[str, str]:
-    """What to type next, quoted for a shell, by what it does."""
-    name, elsewhere = shlex.quote(study.folder.name), elsewhere_option(study.folder.parent)
-    data = study.settings.data
-    typed = f" --data {data}" if runs_code(data) else ""  # which resuming insists on
-    return {
-        "resume": f"nasfuse resume {name}{elsewhere}{typed}",
-        "look": f"nasfuse ui {name}{elsewhere}",
-        "export": f"nasfuse export best --study {name}{elsewhere} --out net/",
-    }
 
 
 def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from nasfuse.comparison import beside
 from nasfuse.costs import show_macs
 from nasfuse.report import write_report
 from nasfuse.results import Result
@@ -114,7 +115,7 @@ class View:
         folder = self.study.folder / "report"
         title = f"{settings.name}: {settings.data} within {show_macs(settings.budget)} MACs"
         counts = {"budget": settings.budget, "validation": settings.validation}
-        write_report(folder, results, title=title, **counts)
+        write_report(folder, results, title=title, compared=beside(self.study), **counts)
         if not self._end_thread():
             self.problem = f"{self.uri} does not answer"
             return

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nasfuse.curves import COSTS
 from nasfuse.errors import StorageError
 from nasfuse.report import draw, front_rows, summarise, write_report
 from nasfuse.results import Result
@@ -96,7 +97,8 @@ def test_every_cost_has_its_own_front(study: list[Result]) -> None:
     assert fronts == [[60.0, 72.0], [72.0], [60.0, 72.0]]
     for button in figure["layout"]["updatemenus"][0]["buttons"]:
         assert len(button["args"][0]["x"]) == len(figure["data"])
-        assert sum(v is True for v in button["args"][0]["visible"]) == 4
+        budgeted = button["label"] != "parameters"
+        assert sum(v is True for v in button["args"][0]["visible"]) == 3 + budgeted
 
 
 def test_budget_is_a_trace_and_no_shape(study: list[Result]) -> None:
@@ -158,7 +160,7 @@ def test_another_objective_is_drawn_first(
         for n in range(3)
     ]
     figure = draw(results, budget=1000)
-    assert figure["layout"]["updatemenus"][0]["buttons"][0]["label"] == objective
+    assert figure["layout"]["updatemenus"][0]["buttons"][0]["label"] == COSTS[objective].name
     expected = [2, 1, 0] if objective == "latency" else [0]
     assert [row.number for row in front_rows(results)] == expected
     write_report(tmp_path, results, title="t", budget=1000, validation=100)

@@ -22,7 +22,8 @@ def status(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = 
 
 def stop(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
     """Ask a running search to end after its running steps; it can be resumed."""
-    from nasfuse.screens import make_console, next_commands, print_json, say
+    from nasfuse.commands import next_commands
+    from nasfuse.screens import make_console, print_json, say
     from nasfuse.searching.study import find_study
 
     found = find_study(studies, study)

@@ -170,7 +170,7 @@ def resume(
 
 
 def _exit_as_it_ended(outcome: Outcome) -> None:
-    from nasfuse.screens import next_commands
+    from nasfuse.commands import next_commands
 
     if outcome.progress.stopping:
         raise typer.Exit(143 if outcome.progress.stopping == "SIGTERM" else 130)
