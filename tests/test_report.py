@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from nasfuse.curves import COSTS
+from nasfuse.curves import COSTS, growth, repeated, ticks
 from nasfuse.errors import StorageError
 from nasfuse.report import draw, front_rows, summarise, write_report
 from nasfuse.results import Result
@@ -165,3 +165,44 @@ def test_another_objective_is_drawn_first(
     assert [row.number for row in front_rows(results)] == expected
     write_report(tmp_path, results, title="t", budget=1000, validation=100)
     assert 0 < summarise(results, budget=1000, validation=100).hypervolume < 1
+
+
+def test_finals_have_bars_of_their_seeds(make_result: MakeResult) -> None:
+    results = [
+        make_result(n, rung=1, repeat=repeat, macs=1e6 * (n + 1), accuracy=accuracy + n / 10)
+        for n in range(2)
+        for repeat, accuracy in enumerate((0.6, 0.5, 0.52, 0.54))
+    ]
+    summary = summarise(results, budget=BUDGET, validation=2000)
+    traces = draw(results, BUDGET, repeated(summary.verdict))["data"]
+    finals = next(trace for trace in traces if trace["name"].startswith("finals"))
+    assert sorted(finals["y"]) == pytest.approx([52.0, 62.0])
+    assert finals["error_y"]["array"] == pytest.approx([2.0, 2.0])
+    assert sorted(finals["x"]) == [1.0, 2.0]
+    assert "3 fresh seeds" in finals["hovertext"][0]
+
+
+def test_two_searches_grow_in_one_box(make_result: MakeResult) -> None:
+    """Each full training counts when it ended: after as many networks as were tried by then."""
+    mine = [
+        make_result(0, rung=0),
+        make_result(0, rung=1, accuracy=0.5, macs=BUDGET // 2),
+        make_result(1, rung=0),
+        make_result(1, rung=1, repeat=1, accuracy=0.9, macs=BUDGET // 2),
+        make_result(2, rung=1, accuracy=0.8, macs=BUDGET // 2),
+    ]
+    own, other = growth(mine, [make_result(0, rung=1, accuracy=0.4, macs=0)], budget=BUDGET)
+    assert own.tried == [1, 3]
+    assert own.volumes == pytest.approx([0.25, 0.4])
+    assert other.tried == [1]
+    assert other.volumes == pytest.approx([0.4])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "inside"),
+    [(2, 60, [2, 5, 10, 20, 50]), (1.8, 2.0, [1.8, 1.85, 1.9, 1.95, 2.0]), (0.004, 0.1, [0.01])],
+)
+def test_ticks_are_round_numbers(low: float, high: float, inside: list[float]) -> None:
+    marks = ticks(low, high)
+    assert set(inside) <= set(marks)
+    assert 3 <= sum(low <= mark <= high for mark in marks) <= 8
