@@ -103,7 +103,8 @@ def _view(
 
 def _axis(view: dict[str, list[Any]], title: str) -> dict[str, Any]:
     """The title and the ticks of the x axis for what is shown of these traces."""
-    values = [x for xs in view["x"] for x in xs if x]
+    shown = zip(view["x"], view["visible"], strict=True)
+    values = [x for xs, visible in shown for x in xs if x and visible is True]
     marks = ticks(min(values), max(values)) if values else []
     return {
         "xaxis.title.text": title,

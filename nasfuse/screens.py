@@ -130,7 +130,8 @@ def print_addresses(study: str, addresses: Addresses, *, as_json: bool) -> None:
         print_json({"schema_version": 1, "study": study, **addresses._asdict()})
     else:
         print(f"the front of {study}, as a chart of its trials:\n  {addresses.front}")
-        print(f"the front as a table, the page and the report:\n  {addresses.note}")
+        print(f"the front as a table:\n  {addresses.note}")
+        print(f"the interactive page:\n  {addresses.page}")
         print(f"all studies:\n  {addresses.server}")
     sys.stdout.flush()
 

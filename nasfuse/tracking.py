@@ -21,6 +21,7 @@ from nasfuse.tables import markdown_table
 from nasfuse.trial_runs import Metric, TrialRun, milliseconds, shared_view, trial_runs
 
 VIEW = "front"
+TRAINING = "workflowType=machine_learning"  # else MLflow opens on its pages for language models
 NOTE_CHARACTERS = 7900  # MLflow cuts a tag at 8000
 BATCH = 100  # values of one kind that one call may carry
 QUIET = {
@@ -151,16 +152,22 @@ class Tracker:
             self.client.set_tag(self.parent_id, "mlflow.note.content", self._note(note))
 
     def _note(self, note: str) -> str:
-        """The note with the front below it; the cheapest rows give way where it grows too long."""
+        """Links, the front, its best first, and the note; the cheapest rows give way if need be.
+
+        Of a long description MLflow shows the first lines only, so the front comes first.
+        """
+        pages = _pages("", self.experiment_id, self.parent_id)
+        head = f"[Chart of all trials]({pages.front}) · [interactive page]({pages.page})"
         links = {key: self._address(known.run_id) for key, known in self.known.items()}
         for first in range(len(self.rows) + 1):
-            text = f"{note}\n\n{markdown_table(self.rows[first:], links)}".strip()
+            table = markdown_table(self.rows[first:][::-1], links)
+            text = "\n\n".join(part for part in (head, table, note) if part).strip()
             if len(text) <= NOTE_CHARACTERS:
                 return text
         return note[:NOTE_CHARACTERS]
 
     def _address(self, run_id: str) -> str:
-        return f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"#/experiments/{self.experiment_id}/runs/{run_id}?{TRAINING}"
 
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
         """End the parent run; opening it again continues it."""
@@ -285,11 +292,20 @@ def _offer_view(client: Any, experiment: Any, parent: str) -> None:
 
 
 class Addresses(NamedTuple):
-    """Pages of a server: the study's trials as a scatter, its run with the note, everything."""
+    """Pages of a server: the trials as a scatter, the study's run, its report, everything."""
 
     front: str
     note: str
+    page: str
     server: str
+
+
+def _pages(base: str, experiment: str, parent: str) -> Addresses:
+    runs = f"{base}#/experiments/{experiment}/runs"
+    chart = f"{runs}?{TRAINING}&viewStateShareKey={VIEW}&compareRunsMode=CHART"
+    run = f"{runs}/{parent}"
+    page = f"{run}/artifacts/report/front.html?{TRAINING}"
+    return Addresses(chart, f"{run}?{TRAINING}", page, base)
 
 
 def study_addresses(base: str, uri: str, study: str, identity: str) -> Addresses:
@@ -306,9 +322,8 @@ def study_addresses(base: str, uri: str, study: str, identity: str) -> Addresses
         run = _find_parent(client, experiment) if experiment else None
     if experiment is None or run is None:
         raise StorageError(f"the study '{study}' has not been tracked here", where=uri)
-    query = f"workflowType=machine_learning&viewStateShareKey={VIEW}&compareRunsMode=CHART"
-    page = f"{base}/#/experiments/{experiment.experiment_id}/runs"
-    return Addresses(f"{page}?{query}", f"{page}/{run.info.run_id}", base)
+    pages = _pages(f"{base}/", experiment.experiment_id, run.info.run_id)
+    return pages._replace(server=base)
 
 
 def require_store(uri: str) -> None:

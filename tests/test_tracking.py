@@ -147,8 +147,9 @@ def test_note_and_files(open_tracker: Open, make_result: MakeResult, tmp_path: P
     run_id = trials(tracker)["trial 0"].info.run_id
     parent = tracker.client.get_run(tracker.parent_id)
     note = parent.data.tags["mlflow.note.content"]
-    assert note.startswith("# A note")
-    assert f"(#/experiments/{tracker.experiment_id}/runs/{run_id})" in note
+    assert note.startswith("[Chart of all trials](#/experiments/")
+    assert note.endswith("# A note")
+    assert f"(#/experiments/{tracker.experiment_id}/runs/{run_id}?" in note
     assert parent.info.status == "FINISHED"
     files = tracker.client.list_artifacts(tracker.parent_id, "report")
     assert [file.path for file in files] == ["report/front.csv"]
@@ -164,7 +165,7 @@ def test_a_long_front_is_cut_to_what_a_note_holds(
     tracker.sync(results, 0, BUDGET)
     note = tracker._note("# A note")
     assert len(note) < 8000
-    assert note.startswith("# A note")
+    assert note.endswith("# A note")
     assert "| 99 |" in note  # the most accurate stays
 
 
