@@ -134,7 +134,8 @@ class Tracker:
             known.status = status
 
     def _create(self, run: TrialRun) -> _Known:
-        tags = {"mlflow.parentRunId": self.parent_id, "nasfuse.key": run.key}
+        # with all tags, for each later call of MLflow waits several times for the disk
+        tags = {"mlflow.parentRunId": self.parent_id, **run.tags}
         created = self.client.create_run(self.experiment_id, run.start, tags, run.name)
         self.known[run.key] = _Known(created.info.run_id, tags=tags)
         return self.known[run.key]
