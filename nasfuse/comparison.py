@@ -17,12 +17,14 @@ SAME = ("budget", "fingerprint", "objective", "max_params", "recipe", "space")
 class Beside(NamedTuple):
     """The results of a random search, or what to say where there is none.
 
-    `show` is the command that says everything about a trial when its key is added.
+    `show` is the command that says everything about a trial when its key is added, `make` the one
+    for the random search that is lacking.
     """
 
     random: list[Result]
     hint: str
     show: str
+    make: str = ""
 
 
 def beside(study: Study) -> Beside:
@@ -33,8 +35,10 @@ def beside(study: Study) -> Beside:
         return Beside([], "This search is the random one.", show)
     found = [other for other in _neighbours(study) if _is_random_for(study.settings, other)]
     results = max((other.results for other in found), key=len, default=[])
-    hint = f"No random search for the same lies beside it; {random_search(study)} makes one."
-    return Beside(results, "" if results else hint, show)
+    if results:
+        return Beside(results, "", show)
+    hint = "No random search for the same lies beside this one. To run it:"
+    return Beside([], hint, show, random_search(study))
 
 
 def _neighbours(study: Study) -> list[Study]:

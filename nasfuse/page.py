@@ -34,7 +34,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);
 margin:0 auto;padding:12px 16px;max-width:1240px}
 h1{font-size:1.3rem;margin:.2em 0;overflow-wrap:anywhere} h2{font-size:1.05rem;margin:1.2em 0 .2em}
 p{margin:.25em 0;overflow-wrap:anywhere} a{color:inherit}
-code{background:var(--box);padding:1px 4px;border-radius:3px;overflow-wrap:anywhere}
+code:not(:empty){background:var(--box);padding:1px 4px;border-radius:3px;overflow-wrap:anywhere}
 #chosen{background:var(--box);padding:6px 10px;border-radius:4px;min-height:1.5em}
 .table{overflow-x:auto} table{border-collapse:collapse;margin-top:8px;font-size:.9rem}
 th,td{text-align:left;padding:3px 10px;border-bottom:1px solid var(--rule);white-space:nowrap}
@@ -276,5 +276,5 @@ def _plots(results: Sequence[Result], summary: Summary, compared: Beside) -> lis
         "A click on a network shows it here.</p>",
         "<h2>Hypervolume over the networks tried</h2>",
         second,
-        f"<p>{html.escape(compared.hint)}</p>",
+        f"<p>{html.escape(compared.hint)} <code>{html.escape(compared.make)}</code></p>",
     ]

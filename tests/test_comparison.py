@@ -53,7 +53,8 @@ def test_only_a_random_search_for_the_same_is_set_beside(
     (tmp_path / "damaged" / "study.yaml").write_text("version: 99")
     nobody = beside(study)
     assert nobody.random == []
-    assert "makes one" in nobody.hint
+    assert "No random search" in nobody.hint
+    assert "--sampler random" in nobody.make
     short = create(tmp_path, "short", sampler="random", seed=8)
     short.record(make_result(0, accuracy=0.1))
     longer = create(tmp_path, "longer", sampler="random", trials=99)
@@ -61,7 +62,7 @@ def test_only_a_random_search_for_the_same_is_set_beside(
         longer.record(make_result(number, accuracy=0.2))
     found = beside(study)
     assert [result.accuracy for result in found.random] == [0.2, 0.2]
-    assert found.hint == ""
+    assert (found.hint, found.make) == ("", "")
     assert beside(longer).random == []
 
 
@@ -89,5 +90,5 @@ def test_the_page_says_it_escaped(tmp_path: Path, make_result: MakeResult) -> No
     page = (tmp_path / "r" / "front.html").read_text()
     assert "<script>alert(1)" not in page
     assert "&lt;script&gt;alert(1)" in page
-    assert "random search" in page
+    assert "--sampler random" in page
     assert "nasfuse show" in page
