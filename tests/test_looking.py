@@ -154,6 +154,8 @@ def test_a_study_and_a_trial(study: Study, nasfuse: Nasfuse, words: list[str], n
 
 def test_a_word_too_many(study: Study, nasfuse: Nasfuse) -> None:
     assert nasfuse("show", "größe 1", "0", "1")[0] == 2
+    assert "fix:   größe 1" in nasfuse("show", "grösse 1")[2]
+    assert "fix:   best" in nasfuse("show", "bset")[2]
     assert nasfuse("show", "größe 2", "0")[2].count("größe 1") == 2
 
 

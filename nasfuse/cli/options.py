@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from nasfuse.cli import completing
 from nasfuse.errors import UsageError
+from nasfuse.names import nearest, study_names
 
 if TYPE_CHECKING:
     from nasfuse.searching.study import Study
@@ -56,7 +58,6 @@ def study_and_trial(studies: Path, words: list[str] | None, name: str | None) ->
     Raises:
         UsageError: there are more words, or no such study.
     """
-    from nasfuse.names import study_names
     from nasfuse.searching.study import find_study
 
     given = list(words or [])
@@ -67,6 +68,25 @@ def study_and_trial(studies: Path, words: list[str] | None, name: str | None) ->
             why="a study and a trial are enough",
             fix=" ".join(given[:-1]),
         )
-    if not name and given and (len(given) == 2 or given[0] in study_names(studies)):
+    if not name and given and (len(given) == 2 or _is_study(studies, given[0])):
         name = given.pop(0)
     return find_study(studies, name), given[0] if given else "best"
+
+
+def _is_study(studies: Path, word: str) -> bool:
+    """Whether the only word is a study; else it is a trial of the newest one.
+
+    Raises:
+        UsageError: it can be neither.
+    """
+    known = study_names(studies)
+    if word in known or (Path(word) / "study.yaml").is_file():
+        return True
+    if re.fullmatch("best|[0-9a-f]+", word) or not known:
+        return False
+    raise UsageError(
+        f"there is neither a study nor a trial '{word}'",
+        where=str(studies),
+        why=f"the studies here are {', '.join(known)}; a trial is best, a number or a key",
+        fix=nearest(word, [*known, "best"]) or "best",
+    )
