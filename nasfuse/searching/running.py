@@ -58,7 +58,8 @@ def run_search(
         max_params=settings.max_params,
     )
     listen(progress)
-    with _signals(progress), _ray(resources) as (workers, share):
+    # twice, for Ray takes SIGTERM to itself when it starts
+    with _signals(progress), _ray(resources) as (workers, share), _signals(progress):
         from nasfuse.searching.tuning import tune_jobs  # Ray reads the environment on import
 
         task = Task(
