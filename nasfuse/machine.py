@@ -13,7 +13,7 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from nasfuse.data.fashion_mnist import cache_folder
+from nasfuse.data.downloads import cache_folder
 from nasfuse.data.load import DATASETS
 from nasfuse.planning import cores
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from nasfuse.api import choose, images_again, resume
+from nasfuse.commands import next_commands
 from nasfuse.errors import DataError, UsageError
 from nasfuse.planning import SearchOptions, continuation, limits_of, plan_search
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
-from nasfuse.screens import next_commands
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.study import Study
 

@@ -20,6 +20,7 @@ TYPOS: dict[str, tuple[list[str], str]] = {
     "shwo": (["shwo"], "nasfuse show"),
     "exprot": (["exprot", "--out", "a b"], "nasfuse export --out 'a b'"),
     "Cost": (["Cost", "resnet50"], "nasfuse cost resnet50"),
+    "data chekc": (["data", "chekc", "x"], "nasfuse data check x"),
     "docter": (["docter"], "nasfuse doctor"),
     "stauts": (["stauts"], "nasfuse status"),
     # options

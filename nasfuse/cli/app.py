@@ -59,6 +59,11 @@ def nasfuse(
 ) -> None:
     """Find the best small network for your images and compute budget, and the fusions it needs."""
     del version  # its callback has printed it
+    _show_help(ctx)
+
+
+def _show_help(ctx: typer.Context) -> None:
+    """What is said where no verb is."""
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())
 
@@ -68,6 +73,7 @@ def _app() -> typer.Typer:
     app.callback()(nasfuse)
     for name, (text, verbs) in GROUPS.items():
         group = _with_verbs(verbs)
+        group.callback()(_show_help)
         app.add_typer(group, name=name, help=text)
     return app
 

@@ -97,7 +97,8 @@ def usage_error(error: Any, arguments: Sequence[str]) -> UsageError:
         known = [name for param in ctx.command.params for name in param.opts if name[:2] == "--"]
         return _unknown(f"there is no option {option}", option, [*known, "--help"], ctx, arguments)
     if type(error).__name__ == "UsageError" and hasattr(ctx.command, "list_commands"):
-        verb = next((word for word in arguments if not word.startswith("-")), "")
+        words = [word for word in arguments if not word.startswith("-")]
+        verb = words[len(path.split()) - 1]  # behind the names of the groups
         return _unknown(
             f"there is no verb '{verb}'", verb, ctx.command.list_commands(ctx), ctx, arguments
         )
