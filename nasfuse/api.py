@@ -15,6 +15,7 @@ from nasfuse.finals import verdict
 from nasfuse.fusion_map import fusion_map
 from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.results import Result, result_front
+from nasfuse.searching.logbook import logbook
 from nasfuse.searching.running import Resources, run_search, run_swaps
 from nasfuse.searching.schedule import Limits, Listener, Progress
 from nasfuse.searching.study import Settings, Study, free_name
@@ -110,7 +111,8 @@ def _run(
     resources: Resources,
     listen: Listener | None,
 ) -> Outcome:
-    with study.locked(), View(study, tracking_uri(study)) as view:
+    view = View(study, tracking_uri(study))
+    with study.locked(), logbook(study.folder / "log.txt"), view:
 
         def tell_all(progress: Progress) -> None:
             view.update(progress.results)
@@ -152,12 +154,12 @@ def choose(study: Study, which: str) -> Result:
     matches = [r for r in trained if str(r.number) == which]
     matches = matches or [r for r in trained if len(which) >= 4 and r.key.startswith(which)]
     if len({r.key for r in matches}) != 1:
-        keys = ", ".join(f"{r.number} ({r.key})" for r in front)
+        keys, name = ", ".join(f"{r.number} ({r.key})" for r in front), study.folder.name
         raise UsageError(
             f"study '{study.settings.name}' has no trained network '{which}'",
             where=str(study.folder),
             why=f"its front is {keys}" if front else "nothing has been trained in it yet",
-            fix="best" if front else f"nasfuse resume {study.folder.name}",
+            fix=f"nasfuse show {name} best" if front else f"nasfuse resume {name}",
         )
     return matches[0]
 
@@ -212,7 +214,8 @@ def swap(
         )
     jobs = swap_jobs(original, chosen, seeds=asked.seeds, top=settings.recipe.top)
     dataset = images_again(settings, data)
-    with study.locked(), View(study, tracking_uri(study)) as view:
+    view = View(study, tracking_uri(study))
+    with study.locked(), logbook(study.folder / "log.txt"), view:
         told = listen or (lambda progress: None)
         progress = run_swaps(study, dataset, jobs, limits=limits, resources=resources, listen=told)
         view.finish(study.results, complete=True)

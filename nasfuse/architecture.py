@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from nasfuse.errors import DocumentError
 from nasfuse.genes import SEVERAL_MAPS, Activation, Gene, Head, Neck
+from nasfuse.names import nearest
 from nasfuse.stages import Stage, Stem
 
 MAX_FILE_BYTES = 1_000_000
@@ -152,14 +155,36 @@ def parse_architecture(document: object, *, where: str) -> Architecture:
     try:
         return Architecture.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in first["loc"]) or "the document"
+        mistakes = error.errors(include_url=False)
+        meant = next(filter(None, (_meant(one, mistakes) for one in mistakes)), None)
+        path = ".".join(str(part) for part in mistakes[0]["loc"]) or "the document"
+        why = mistakes[0]["msg"].removeprefix("Value error, ")
         raise DocumentError(
             f"this is not an architecture: {path}",
             where=where,
-            why=f"{first['msg'].removeprefix('Value error, ')} ({error.error_count()} in all)",
-            fix="nasfuse spaces --example   prints a complete one",
+            why=f"{why} ({len(mistakes)} in all)",
+            fix=meant or "nasfuse spaces --example   prints a complete one",
         ) from None
+
+
+def _meant(mistake: ErrorDetails, mistakes: Sequence[ErrorDetails]) -> str | None:
+    """The name that a misspelt one is near to, if that is the mistake."""
+    place, given, said = mistake["loc"], mistake["input"], mistake.get("ctx", {})
+    match mistake["type"]:
+        case "extra_forbidden":  # the name that is missing at the same place
+            word = str(place[-1])
+            lacking = [one["loc"] for one in mistakes if one["type"] == "missing"]
+            names = [str(loc[-1]) for loc in lacking if loc[:-1] == place[:-1]]
+        case "union_tag_not_found":
+            names = re.findall(r"'(\w+)'", str(said["discriminator"]))
+            word = next((name for name in given if nearest(name, names)), "")
+        case "union_tag_invalid" | "literal_error":
+            word = str(said.get("tag", given))
+            names = re.findall(r"'(\w+)'", str(said.get("expected_tags", said.get("expected"))))
+        case _:
+            return None
+    near = nearest(word, names)
+    return f"{near}   in place of {word}" if near else None
 
 
 def read_document(path: Path) -> object:

@@ -6,8 +6,11 @@ import os
 import shlex
 from pathlib import Path
 
+from nasfuse.costs import parse_budget, show_macs
 from nasfuse.data.load import runs_code
-from nasfuse.searching.study import Study
+from nasfuse.names import space_names
+from nasfuse.recipe import Recipe
+from nasfuse.searching.study import Settings, Study
 
 SWAPS = 8  # that the command to explain a study asks for
 
@@ -29,3 +32,40 @@ def next_commands(study: Study) -> dict[str, str]:
         "explain": f"nasfuse explain {name}{elsewhere} --swaps {SWAPS}{typed}",
         "export": f"nasfuse export best --study {name}{elsewhere} --out net/",
     }
+
+
+def random_search(study: Study) -> str:
+    """The command for a random search with the same data, budget and effort."""
+    settings = study.settings
+    options = {
+        "--sampler": "random",
+        "--budget": _budget(settings.budget),
+        "--data": settings.data,
+        "--space": _space(settings),
+        "--objective": None if settings.objective == "macs" else settings.objective,
+        "--max-params": None if settings.max_params is None else str(settings.max_params),
+        "--trials": None if settings.trials is None else str(settings.trials),
+        "--time-limit": None if settings.seconds is None else f"{settings.seconds:g}s",
+        "--seed": str(settings.seed),
+        **_training(settings.recipe),
+    }
+    words = [word for name, value in options.items() if value for word in (name, value)]
+    return f"nasfuse search {shlex.join(words)}{elsewhere_option(study.folder.parent)}"
+
+
+def _budget(macs: int) -> str:
+    short = f"{show_macs(macs)}MACs"
+    return short if parse_budget(short) == macs else f"{macs}MACs"
+
+
+def _space(settings: Settings) -> str:
+    """Its name; the place of a file is not known any more."""
+    known = settings.space_name in space_names()
+    return settings.space_name if known else f"{settings.space_name}.yaml"
+
+
+def _training(recipe: Recipe) -> dict[str, str]:
+    usual = Recipe()
+    epochs = {"--epochs": str(recipe.rungs[-1].epochs)}
+    same = recipe.model_copy(update={"rungs": usual.rungs}) == usual
+    return epochs if same and len(recipe.rungs) == len(usual.rungs) else {"--recipe": "FILE"}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nasfuse.commands import next_commands
+from nasfuse.comparison import beside
 from nasfuse.costs import show_macs
 from nasfuse.fusion_map import FusionMap, fusion_map
 from nasfuse.fusion_report import fusion_section, write_fusions
@@ -14,6 +15,7 @@ from nasfuse.report import write_report
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
 from nasfuse.searching.swapping import swaps_of
+from nasfuse.summary import summarise
 from nasfuse.swaps import ORIGINAL, Comparison, compare, find_swaps, ordered
 
 
@@ -58,9 +60,9 @@ def write_study_report(study: Study, results: Sequence[Result]) -> Explanation:
     write_report(
         folder,
         results,
+        summarise(results, budget=settings.budget, validation=settings.validation),
         title=title,
-        budget=settings.budget,
-        validation=settings.validation,
+        compared=beside(study),
         more=fusion_section(*_parts(explanation)) + _next(study),
     )
     return explanation

@@ -25,7 +25,7 @@ from nasfuse.fusion_words import (
     swap_sentences,
     swap_table,
 )
-from nasfuse.report import STYLE
+from nasfuse.page import STYLE
 from nasfuse.tables import plain
 
 MAP, SWAPS = "fusion_map.png", "fusion_swaps.png"

@@ -15,12 +15,12 @@ study, and what does not apply does not exist.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from nasfuse.errors import DocumentError
+from nasfuse.names import nearest
 
 Value = int | float | str | None
 Choices = Sequence[Value]
@@ -168,16 +168,16 @@ def parse(node: Any, path: str) -> Any:
 def _refuse_near_holes(node: Mapping[str, Any], path: str) -> None:
     """A list under a name that is almost a hole's was meant to be one."""
     for name, value in node.items():
-        near = difflib.get_close_matches(str(name), _HOLES, 1) if isinstance(value, list) else []
+        near = nearest(str(name), _HOLES) if isinstance(value, list) else None
         if near:
-            raise _bad_hole(f"{path}.{name}", f"'{name}' is no kind of hole", f"{near[0]}: {value}")
+            raise _bad_hole(f"{path}.{name}", f"'{name}' is no kind of hole", f"{near}: {value}")
 
 
 def _hole(kind: str, node: Mapping[str, Any], path: str) -> Choice | Range:
     known = {"choice": {"each"}, "int": {"step"}, "float": set()}[kind]
     for name in node.keys() - {kind, "when"} - known:
-        near = difflib.get_close_matches(name, ["each", "step", "when"], 1)
-        raise _bad_hole(path, f"'{name}' is not known here", f"{near[0]}:" if near else "remove it")
+        near = nearest(name, ["each", "step", "when"])
+        raise _bad_hole(path, f"'{name}' is not known here", f"{near}:" if near else "remove it")
     match kind, node[kind]:
         case "choice", list() as options if options:
             each = node.get("each")

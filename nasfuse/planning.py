@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import secrets
@@ -17,8 +16,8 @@ from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import absolute, load_dataset
 from nasfuse.errors import UsageError
+from nasfuse.names import OBJECTIVES, SAMPLERS, nearest
 from nasfuse.recipe import Recipe, read_recipe
-from nasfuse.results import OBJECTIVES, SAMPLERS
 from nasfuse.searching.forecast import Forecast, forecast
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.running import GPU_SHARE, Resources
@@ -137,20 +136,19 @@ def _recipe(options: SearchOptions) -> Recipe:
 
 
 def _check_options(options: SearchOptions) -> None:
-    near = difflib.get_close_matches(options.sampler, SAMPLERS, 1)
     if options.sampler not in SAMPLERS:
         raise UsageError(
             f"there is no sampler '{options.sampler}'",
             where="--sampler",
             why=f"the samplers are {', '.join(SAMPLERS)}",
-            fix=f"--sampler {near[0] if near else SAMPLERS[0]}",
+            fix=f"--sampler {nearest(options.sampler, SAMPLERS) or SAMPLERS[0]}",
         )
     if options.objective not in OBJECTIVES:
         raise UsageError(
             f"there is no objective '{options.objective}'",
             where="--objective",
             why=f"the front weighs accuracy against one of {', '.join(OBJECTIVES)}",
-            fix="--objective macs",
+            fix=f"--objective {nearest(options.objective, OBJECTIVES) or OBJECTIVES[0]}",
         )
     if not 0 <= options.seed < 2**31:
         raise UsageError(

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from nasfuse.architecture import Architecture, read_architecture
 from nasfuse.errors import DocumentError
-from nasfuse.space import spaces_folder
-
-
-def reference_names() -> list[str]:
-    """The published networks that come with the package."""
-    return sorted(path.stem for path in (spaces_folder() / "references").glob("*.yaml"))
+from nasfuse.names import nearest, spaces_folder
+from nasfuse.names import reference_names as reference_names
 
 
 def load_architecture(name: str) -> Architecture:
@@ -25,11 +20,10 @@ def load_architecture(name: str) -> Architecture:
     path = folder / f"{name}.yaml" if name in reference_names() else Path(name)
     if path.is_file():
         return read_architecture(path)
-    near = difflib.get_close_matches(name, reference_names(), 1)
     raise DocumentError(
         f"there is no architecture '{name}'",
         where="ARCHITECTURE",
         why=f"it is no file, and the networks that come with nasfuse are "
         f"{', '.join(reference_names())}",
-        fix=f"nasfuse cost {near[0] if near else 'resnet50'}",
+        fix=f"nasfuse cost {nearest(name, reference_names()) or 'resnet50'}",
     )

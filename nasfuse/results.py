@@ -6,19 +6,15 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasfuse.architecture import Architecture
 from nasfuse.errors import StorageError
+from nasfuse.names import SAMPLERS as SAMPLERS
+from nasfuse.names import Objective as Objective
 from nasfuse.pareto import Point, front
-
-SAMPLERS = ("guided", "evolution", "tpe", "nsga2", "random")  # the default comes first
-
-
-Objective = Literal["macs", "params", "latency"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
 class Step(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +15,35 @@ from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
-from nasfuse.summary import spending, verdict_sentences
-from nasfuse.terminal import clock, front_table, plan_lines, status_line
+from nasfuse.summary import fusion_stages, spending, verdict_sentences
+from nasfuse.terminal import (
+    clock,
+    front_table,
+    plan_lines,
+    rung_text,
+    status_line,
+)
+from nasfuse.terminal import say as say
+from nasfuse.terminal import tell as tell
 
 if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search imports
     from nasfuse.api import Outcome
+    from nasfuse.architecture import Architecture
     from nasfuse.planning import Plan
     from nasfuse.searching.forecast import Forecast
+    from nasfuse.tracking import Addresses
+
+
+class _Console(Console):
+    """One whose reader may leave before the end; rich would end the program with a failure."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def make_console(as_json: bool) -> Console:
     """Where people read: stdout, or stderr when stdout carries JSON."""
-    return Console(stderr=as_json, highlight=False)
-
-
-def say(console: Console, text: str) -> None:
-    """A line of plain text: not wrapped, not read as markup."""
-    console.print(text, markup=False, soft_wrap=True)
+    return _Console(stderr=as_json, highlight=False)
 
 
 def print_json(document: Any) -> None:
@@ -59,7 +72,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     words = f"{' or '.join(ends)}, {hands}"
     size, train = settings.search_space.size, len(plan.dataset.train)
     for line in plan_lines(settings, words, size=size, train=train):
-        say(console, line)
+        tell(console, line, indent=8)
 
 
 def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
@@ -74,7 +87,53 @@ def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
         f"disk    about {max(1, foreseen.disk // 2**20)} MB in {plan.folder}",
     ]
     for line in lines:
-        say(console, line)
+        tell(console, line, indent=8)
+
+
+def print_trial(console: Console, study: Study, result: Result) -> None:
+    """One network: what it reached and costs, and what it is made of, stage by stage."""
+    settings = study.settings
+    rung = settings.recipe.rungs[result.rung]
+    lines = [
+        f"trial     {result.number} of {settings.name}, key {result.key}, from {result.origin}",
+        f"accuracy  {result.point.accuracy:.4f} on {settings.validation:,} validation images, "
+        f"after {rung_text(rung)} on {rung.share:.0%} of the training images",
+        f"costs     {result.macs:,} MACs ({result.macs / settings.budget:.1%} of the budget; "
+        f"{result.thop:,} by thop), {result.params:,} parameters",
+    ]
+    if result.latency is not None:
+        lines.append(f"latency   {result.latency:.2f} ms for one image")
+    for line in [*lines, *_stage_lines(result.architecture)]:
+        tell(console, line, indent=10)
+    say(console, f"files     {study.trial(result.key)}")
+
+
+def _stage_lines(architecture: Architecture) -> list[str]:
+    stem, neck, fusions = architecture.stem, architecture.neck, fusion_stages(architecture)
+    lines = [
+        f"input     {architecture.channels}x{architecture.resolution}x{architecture.resolution}",
+        f"stem      width {stem.width}, kernel {stem.kernel}, stride {stem.stride}",
+    ]
+    for number, (stage, used) in enumerate(zip(architecture.stages, fusions, strict=True)):
+        sizes = [f"width {stage.width}"] if stage.width else []
+        sizes += [f"growth {stage.growth}"] if stage.growth else []
+        lines.append(
+            f"stage {number}   {stage.block.kind} x{stage.depth}, {', '.join(sizes)}, "
+            f"stride {stage.stride}: {used}"
+        )
+    return [*lines, *([f"neck      {neck.kind}"] if neck else [])]
+
+
+def print_addresses(study: str, addresses: Addresses, *, as_json: bool) -> None:
+    """Where a browser finds the study's chart, its note with the table, and all studies."""
+    if as_json:
+        print_json({"schema_version": 1, "study": study, **addresses._asdict()})
+    else:
+        print(f"the front of {study}, as a chart of its trials:\n  {addresses.front}")
+        print(f"the front as a table:\n  {addresses.note}")
+        print(f"the interactive page:\n  {addresses.page}")
+        print(f"all studies:\n  {addresses.server}")
+    sys.stdout.flush()
 
 
 def front_document(study: Study, results: list[Result]) -> dict[str, Any]:
@@ -99,14 +158,14 @@ def warn_of_short(console: Console, study: Study, front: list[Result]) -> None:
 def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     """The front, what came of the search and what to type next."""
     progress, study = outcome.progress, outcome.study
-    say(console, f"{status_line(progress)}; {clock(progress.seconds)} in all")
+    tell(console, f"{status_line(progress)}; {clock(progress.seconds)} in all")
     warn_of_short(console, study, outcome.front)
     if outcome.front:
         say(console, f"budget  {show_macs(study.settings.budget)} MACs")
         console.print(front_table(outcome.front))
     for line in verdict_sentences(verdict(progress.results, study.settings.recipe.top)):
-        say(console, line)
-    say(console, spending(progress.results))
+        tell(console, line)
+    tell(console, spending(progress.results))
     if outcome.view_problem:
         say(console, f"MLflow does not show all of this: {outcome.view_problem}")
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +12,8 @@ from typing import Any
 from nasfuse.architecture import Architecture, Scaling, parse_architecture, read_document
 from nasfuse.errors import DocumentError
 from nasfuse.holes import Choice, Choices, Range, Trial, Value, count, fill, labelled, labels, parse
+from nasfuse.names import nearest, spaces_folder
+from nasfuse.names import space_names as space_names
 from nasfuse.stages import Stage
 
 
@@ -159,17 +160,6 @@ def _settle(document: dict[str, Any]) -> None:
         channels = stage.outputs(channels)
 
 
-def spaces_folder() -> Path:
-    """Where the spaces that come with the package lie: inside it, or beside it in a checkout."""
-    inside = Path(__file__).parent / "search_spaces"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "search_spaces"
-
-
-def space_names() -> list[str]:
-    """The spaces that come with the package."""
-    return sorted(path.stem for path in spaces_folder().glob("*.yaml"))
-
-
 def find_space(name: str) -> Path:
     """The file of a space, by the name of one that is shipped or by its path.
 
@@ -179,12 +169,11 @@ def find_space(name: str) -> Path:
     path = spaces_folder() / f"{name}.yaml" if name in space_names() else Path(name)
     if path.is_file():
         return path
-    near = difflib.get_close_matches(name, space_names(), 1)
     raise DocumentError(
         f"there is no space '{name}'",
         where="--space",
         why=f"it is no file, and the spaces that come with nasfuse are {', '.join(space_names())}",
-        fix=f"--space {near[0] if near else 'default'}",
+        fix=f"--space {nearest(name, space_names()) or 'default'}",
     )
 
 

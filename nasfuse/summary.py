@@ -39,14 +39,19 @@ def fusion_text(architecture: Architecture) -> str:
 
     A block without a skip has none ("-" for a stage of such); a neck follows: "/ pan gated".
     """
+    neck = architecture.neck
+    joined = getattr(neck, "fusion", None)
+    end = f" / {neck.kind}{f' {joined.kind}' if joined else ''}" if neck else ""
+    return " | ".join(fusion_stages(architecture)) + end
+
+
+def fusion_stages(architecture: Architecture) -> list[str]:
+    """The fusions of each stage."""
     stages = []
     for stage, channels in architecture.entries():
         skips = stage.fusion[stage.idle_fusion(channels) is not None :]
         stages.append(" ".join(_runs([fusion.kind for fusion in skips])) or "-")
-    neck = architecture.neck
-    joined = getattr(neck, "fusion", None)
-    end = f" / {neck.kind}{f' {joined.kind}' if joined else ''}" if neck else ""
-    return " | ".join(stages) + end
+    return stages
 
 
 def _runs(kinds: Sequence[str]) -> Iterator[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
@@ -20,9 +22,11 @@ from nasfuse.recipe import Rung
 from nasfuse.results import Result, complete, result_front
 from nasfuse.searching.schedule import Listener, Progress
 from nasfuse.searching.study import Settings
+from nasfuse.searching.worker import Job
 from nasfuse.summary import fusion_text
 
 ROWS = 8  # of the front, in the live display
+STOPPING = "stopping after the running steps (Ctrl-C once more to stop now)"
 
 
 def front_table(results: Sequence[Result], *, rows: int | None = None) -> Table:
@@ -77,10 +81,23 @@ def parse_seconds(text: str | None) -> float | None:
     return seconds
 
 
+def say(console: Console, text: str) -> None:
+    """A line of plain text, not read as markup and never broken: paths and commands are copied."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def tell(console: Console, text: str, *, indent: int = 0) -> None:
+    """A sentence: on a terminal broken between words, further lines indented; else one line."""
+    wide = console.width if console.is_terminal else sys.maxsize
+    lines = textwrap.wrap(text, wide, subsequent_indent=" " * indent, break_on_hyphens=False)
+    for line in lines:
+        say(console, line)
+
+
 def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int) -> list[str]:
     """The plan of a search, before it starts."""
     rungs = ", then the best of these: ".join(
-        f"{_rung_text(rung)} on {round(rung.share * train):,}" for rung in settings.recipe.rungs
+        f"{rung_text(rung)} on {round(rung.share * train):,}" for rung in settings.recipe.rungs
     )
     return [
         f"study   {settings.name}",
@@ -92,7 +109,7 @@ def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int
     ]
 
 
-def _rung_text(rung: Rung) -> str:
+def rung_text(rung: Rung) -> str:
     """1 epoch, or 25% of 10 epochs."""
     part = "" if rung.stop == 1 else f"{rung.stop:.0%} of "
     return f"{part}{rung.epochs} epoch{'s' * (rung.epochs > 1)}"
@@ -131,30 +148,60 @@ def status_line(progress: Progress) -> str:
 
 
 def _screen(progress: Progress) -> RenderableType:
-    front = result_front(progress.results)
-    top = progress.study.settings.recipe.top
-    done = _done(progress)
-    parts: list[RenderableType] = []
-    spent = f"{clock(progress.seconds)} gone"
-    left = "" if progress.left is None else f", {clock(progress.left)} left"
-    if done is not None:
-        line = Table.grid(padding=(0, 2))
-        line.add_row(ProgressBar(total=1.0, completed=done, width=40), spent + left)
-        parts.append(line)
-    parts.append(Text(status_line(progress)))
+    front, top = result_front(progress.results), progress.study.settings.recipe.top
+    parts: list[RenderableType] = [*_clocks(progress), *map(Text, rung_lines(progress.results))]
     if front:
-        state = "" if front[0].rung == top else " (first rung only, so far)"
+        best = front[-1]
+        parts.append(Text(f"best    {best.point.accuracy:.4f} at {show_macs(best.macs)} MACs"))
+        state = "" if best.rung == top else f" (of rung {best.rung}, so far)"
         parts += [Text(f"front{state}", style="bold"), front_table(front, rows=ROWS)]
+    known = {r.key: r for r in progress.results if r.status == "complete" and not r.repeat}
     for job, epoch, loss in list(progress.running.values()):
-        epochs = progress.study.settings.recipe.rungs[job.rung].epochs
-        now = f"epoch {epoch + 1}/{epochs}" + (f", loss {loss:.3f}" if epoch else "")
-        again = f", seed {job.repeat + 1}" if job.repeat else ""
-        where = f"running {job.number} on rung {job.rung}{again}"
-        text = f"{where}: {now}   {fusion_text(job.architecture)}"
+        text = _running(job, epoch, loss, progress=progress, before=known.get(job.key))
         parts.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
     if progress.stopping:
-        parts.append(Text("stopping after the running steps (once more to stop now)"))
+        parts.append(Text(STOPPING))
     return Group(*parts)
+
+
+def _clocks(progress: Progress) -> Iterator[RenderableType]:
+    """How far it is, the time gone and left, and the work of all workers together."""
+    left = "" if progress.left is None else f", {clock(progress.left)} left"
+    used = clock(sum(result.seconds for result in progress.results))
+    text = f"{clock(progress.seconds)} gone{left}, {used} of training"
+    done = _done(progress)
+    if done is None:
+        yield Text(text)
+    else:
+        line = Table.grid(padding=(0, 2))
+        line.add_row(ProgressBar(total=1.0, completed=done, width=24), Text(text))
+        yield line
+
+
+def rung_lines(results: Sequence[Result]) -> list[str]:
+    """Evaluations by rung: how many there are, were repeated for the finals, or failed."""
+    lines = []
+    for rung in sorted({result.rung for result in results}):
+        here = [result for result in results if result.rung == rung]
+        again = sum(r.status == "complete" and r.repeat > 0 for r in here)
+        failed = sum(r.status == "failed" for r in here)
+        counts = [f"{len(complete(results, rung))} trained"]
+        counts += [f"{again} again with other seeds"] if again else []
+        counts += [f"{failed} failed"] if failed else []
+        lines.append(f"rung {rung}  {', '.join(counts)}")
+    return lines or ["rung 0  nothing trained yet"]
+
+
+def _running(
+    job: Job, epoch: int, loss: float, *, progress: Progress, before: Result | None
+) -> str:
+    """One line on a job: its epoch and loss, and the accuracy that the network had before."""
+    rung = progress.study.settings.recipe.rungs[job.rung]
+    now = f"epoch {epoch + 1}/{rung.epochs}" + (f", loss {loss:.3f}" if epoch else "")
+    had = f", had {before.point.accuracy:.4f}" if before else ""
+    again = f", seed {job.repeat + 1}" if job.repeat else ""
+    where = f"running {job.number} on rung {job.rung}{again}"
+    return f"{where}: {now}{had}   {fusion_text(job.architecture)}"
 
 
 class _Screen:
@@ -174,7 +221,7 @@ def watching(console: Console, *, quiet: bool) -> Iterator[Listener]:
         yield lambda progress: None
     elif console.is_terminal:
         screen = _Screen()
-        with Live(screen, console=console, refresh_per_second=2, transient=True):
+        with _no_echo(), Live(screen, console=console, refresh_per_second=2, transient=True):
 
             def show(progress: Progress) -> None:
                 screen.progress = progress
@@ -184,11 +231,32 @@ def watching(console: Console, *, quiet: bool) -> Iterator[Listener]:
         yield _Lines(console)
 
 
+@contextmanager
+def _no_echo() -> Iterator[None]:
+    """Keep Ctrl-C from writing ^C into the display, and from dropping what is being drawn."""
+    try:
+        import termios
+
+        terminal = sys.stdin.fileno()
+        before = termios.tcgetattr(terminal)
+    except (ImportError, OSError, ValueError, termios.error):  # another system, or no terminal
+        yield
+        return
+    local = (before[3] & ~termios.ECHOCTL) | termios.NOFLSH
+    quiet = [*before[:3], local, *before[4:]]
+    termios.tcsetattr(terminal, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
 class _Lines:
     """One dated line a finished evaluation, for pipes and logs."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.shown, self.lock = console, -1, threading.Lock()
+        self.stopping = False
 
     def __call__(self, progress: Progress) -> None:
         with self.lock:
@@ -199,10 +267,14 @@ class _Lines:
             for result in progress.results[self.shown :]:
                 self._print(_line(result))
             self.shown = len(progress.results)
+            if progress.stopping and not self.stopping:
+                self.stopping = True
+                self._print(f"{progress.stopping}: {STOPPING}")
 
     def _print(self, text: str) -> None:
-        now = datetime.now().strftime("%H:%M:%S")
-        self.console.print(f"{now} {text}", markup=False, highlight=False, soft_wrap=True)
+        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+        with suppress(BrokenPipeError):  # who reads has gone; the search goes on
+            self.console.print(f"{now} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(result: Result) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nasfuse.errors import StorageError
 from nasfuse.results import Result, complete
@@ -21,6 +21,7 @@ from nasfuse.tables import markdown_table
 from nasfuse.trial_runs import Metric, TrialRun, milliseconds, shared_view, trial_runs
 
 VIEW = "front"
+TRAINING = "workflowType=machine_learning"  # else MLflow opens on its pages for language models
 NOTE_CHARACTERS = 7900  # MLflow cuts a tag at 8000
 BATCH = 100  # values of one kind that one call may carry
 QUIET = {
@@ -133,7 +134,8 @@ class Tracker:
             known.status = status
 
     def _create(self, run: TrialRun) -> _Known:
-        tags = {"mlflow.parentRunId": self.parent_id, "nasfuse.key": run.key}
+        # with all tags, for each later call of MLflow waits several times for the disk
+        tags = {"mlflow.parentRunId": self.parent_id, **run.tags}
         created = self.client.create_run(self.experiment_id, run.start, tags, run.name)
         self.known[run.key] = _Known(created.info.run_id, tags=tags)
         return self.known[run.key]
@@ -151,16 +153,22 @@ class Tracker:
             self.client.set_tag(self.parent_id, "mlflow.note.content", self._note(note))
 
     def _note(self, note: str) -> str:
-        """The note with the front below it; the cheapest rows give way where it grows too long."""
+        """Links, the front, its best first, and the note; the cheapest rows give way if need be.
+
+        Of a long description MLflow shows the first lines only, so the front comes first.
+        """
+        pages = _pages("", self.experiment_id, self.parent_id)
+        head = f"[Chart of all trials]({pages.front}) · [interactive page]({pages.page})"
         links = {key: self._address(known.run_id) for key, known in self.known.items()}
         for first in range(len(self.rows) + 1):
-            text = f"{note}\n\n{markdown_table(self.rows[first:], links)}".strip()
+            table = markdown_table(self.rows[first:][::-1], links)
+            text = "\n\n".join(part for part in (head, table, note) if part).strip()
             if len(text) <= NOTE_CHARACTERS:
                 return text
         return note[:NOTE_CHARACTERS]
 
     def _address(self, run_id: str) -> str:
-        return f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        return f"#/experiments/{self.experiment_id}/runs/{run_id}?{TRAINING}"
 
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
         """End the parent run; opening it again continues it."""
@@ -241,9 +249,9 @@ def _find_experiment(client: Any, identity: str) -> Any | None:
 
 def _parent(client: Any, experiment: Any, study: str, settings: Mapping[str, str]) -> _Known:
     """The study's run, begun or continued, with the settings as they are now."""
-    found = client.search_runs([experiment.experiment_id], "tags.`nasfuse.kind` = 'study'")
     tags = {"nasfuse.kind": "study"}
-    run = found[0] if found else client.create_run(experiment.experiment_id, None, tags, study)
+    found = _find_parent(client, experiment)
+    run = found or client.create_run(experiment.experiment_id, None, tags, study)
     known = _known(run)
     if known.status != "RUNNING":
         client.update_run(known.run_id, "RUNNING")
@@ -252,6 +260,11 @@ def _parent(client: Any, experiment: Any, study: str, settings: Mapping[str, str
     later = {f"nasfuse.now.{n}": v for n, v in settings.items() if known.params.get(n, v) != v}
     _log(client, known.run_id, [], params=new, tags=later)
     return known
+
+
+def _find_parent(client: Any, experiment: Any) -> Any | None:
+    found = client.search_runs([experiment.experiment_id], "tags.`nasfuse.kind` = 'study'")
+    return next(iter(found), None)
 
 
 def _known(run: Any) -> _Known:
@@ -279,8 +292,25 @@ def _offer_view(client: Any, experiment: Any, parent: str) -> None:
         client.set_experiment_tag(experiment.experiment_id, name, value)
 
 
-def front_address(base: str, uri: str, study: str, identity: str) -> str:
-    """The page of a server at `base` that shows the study's trials as a scatter.
+class Addresses(NamedTuple):
+    """Pages of a server: the trials as a scatter, the study's run, its report, everything."""
+
+    front: str
+    note: str
+    page: str
+    server: str
+
+
+def _pages(base: str, experiment: str, parent: str) -> Addresses:
+    runs = f"{base}#/experiments/{experiment}/runs"
+    chart = f"{runs}?{TRAINING}&viewStateShareKey={VIEW}&compareRunsMode=CHART"
+    run = f"{runs}/{parent}"
+    page = f"{run}/artifacts/report/front.html?{TRAINING}"
+    return Addresses(chart, f"{run}?{TRAINING}", page, base)
+
+
+def study_addresses(base: str, uri: str, study: str, identity: str) -> Addresses:
+    """Where the server at `base` shows a study.
 
     Raises:
         StorageError: the store has no such study.
@@ -288,11 +318,13 @@ def front_address(base: str, uri: str, study: str, identity: str) -> str:
     """
     require_store(uri)
     with _tracking("cannot be read"):
-        experiment = _find_experiment(_client(uri), identity)
-    if experiment is None:
+        client = _client(uri)
+        experiment = _find_experiment(client, identity)
+        run = _find_parent(client, experiment) if experiment else None
+    if experiment is None or run is None:
         raise StorageError(f"the study '{study}' has not been tracked here", where=uri)
-    query = f"workflowType=machine_learning&viewStateShareKey={VIEW}&compareRunsMode=CHART"
-    return f"{base}/#/experiments/{experiment.experiment_id}/runs?{query}"
+    pages = _pages(f"{base}/", experiment.experiment_id, run.info.run_id)
+    return pages._replace(server=base)
 
 
 def require_store(uri: str) -> None:

@@ -3,7 +3,7 @@
     python scripts/bench_training.py [--kinds residual,mbconv,dense] [--macs 1M,4M,16M,50M]
         [--seconds 4] [--rounds 3] [--json]
 
-One thread each, on images of 32 pixels in three channels, without augmentation. `plain` is the loop that PyTorch's
+One thread each, on images of 32 pixels in three channels. `plain` is the loop that PyTorch's
 tutorials write: a DataLoader over a data set with a transform, float32, SGD, the loss read at
 every step. `ours` is what a search runs. `ceiling` is forward and backward of the same network, in
 the same types and layout, on one batch that stays, without data, loss or optimiser. Rounds of the
@@ -25,13 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from nasfuse.architecture import Architecture, parse_architecture
+from nasfuse.architecture import Architecture, Scaling, parse_architecture
 from nasfuse.costs import parse_budget
 from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Split
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe
-from nasfuse.architecture import Scaling
 from nasfuse.scaling import fit_to_budget
 from nasfuse.training import Training, autocast, reserve_memory
 

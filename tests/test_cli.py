@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nasfuse.cli.app import VERBS, main
 from nasfuse.errors import UsageError
 from nasfuse.terminal import parse_seconds
 
@@ -83,11 +84,22 @@ def test_spaces_and_cost(tmp_path: Path) -> None:
     assert f"{price['macs']:,} MACs" in listing
 
 
-def test_help_names_every_verb_and_has_examples(tmp_path: Path) -> None:
-    listing = nasfuse("--help", cwd=tmp_path).stdout
-    for verb in ("search", "resume", "front", "show", "explain", "export", "cost", "spaces", "ui"):
-        assert verb in listing
-        assert f"nasfuse {verb}" in nasfuse(verb, "--help", cwd=tmp_path).stdout
+def test_help_names_every_verb_and_has_examples(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["nasfuse", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        return capsys.readouterr().out
+
+    listing = said("--help")
+    assert said() == listing
+    for verb in VERBS:
+        about = said(verb.__name__, "--help")
+        assert f"\n  {verb.__name__} " in listing
+        assert f"Example: nasfuse {verb.__name__}" in about
+        assert {"--verbose", "--json"} <= set(about.split()), verb.__name__
 
 
 @pytest.mark.parametrize(

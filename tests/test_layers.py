@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # from the ground up; a module imports only from lower layers, or from its own folder
 LAYERS = [
-    {"errors"},
+    {"errors", "names"},
     {"costs", "pareto", "files", "effects"},
     {"genes", "holes", "ops"},
     {"stages"},
@@ -27,15 +28,18 @@ LAYERS = [
     {"results", "scaling", "weights"},
     {"finals", "latency", "training"},
     {"summary", "fusion_map"},
-    {"tables", "swaps"},
-    {"trial_runs", "report", "fusion_words"},
-    {"tracking", "fusion_report"},
+    {"tables", "swaps", "curves"},
+    {"trial_runs", "fusion_words"},
+    {"tracking"},
     {"serving", "searching", "exporting"},
-    {"commands"},
+    {"commands", "terminal"},
+    {"comparison"},
+    {"page"},
+    {"report", "fusion_report"},
     {"explaining"},
-    {"view", "terminal"},
-    {"planning"},
-    {"api"},
+    {"view"},
+    {"planning", "standing"},
+    {"api", "machine"},
     {"screens", "fusion_screens"},
     {"cli"},
     {"__init__", "__main__"},
@@ -45,9 +49,11 @@ HOMES = {
     "matplotlib": {"report", "fusion_report"},
     "mlflow": {"tracking"},
     "optuna": {"searching"},
+    "packaging": {"machine"},
     "PIL": {"data"},
     "platformdirs": {"data"},
-    "plotly": {"report"},
+    "plotly": {"page"},
+    "psutil": {"machine"},
     "ray": {"searching"},
     "rich": {"screens", "terminal", "fusion_screens"},
     "scipy": {"effects", "finals"},
@@ -98,14 +104,30 @@ def test_functions_stay_readable(path: Path) -> None:
             assert count <= (8 if "ops" in path.parts else 6), f"{node.name} takes {count}"
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("words", "completing"),
+    [("--help", ""), ("serch", ""), ("search --bugdet 4M", ""), ("search --sampler ev", "1")],
+)
+def test_help_typos_and_completion_import_nothing_heavy(words: str, completing: str) -> None:
+    """They answer in a fraction of a second, because of what they leave alone."""
     code = (
-        "import sys, nasfuse, nasfuse.cli.app\n"
-        "heavy = {'torch', 'numpy', 'ray', 'optuna', 'mlflow', 'plotly', 'pydantic'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
+        "import sys, atexit, nasfuse.cli.app\n"
+        "heavy = {'torch', 'numpy', 'ray', 'optuna', 'mlflow', 'plotly', 'yaml', 'rich'}\n"
+        "atexit.register(lambda: print('loaded', sorted(heavy & set(sys.modules))))\n"
+        f"sys.argv = {['nasfuse', *words.split()]}\n"
+        "nasfuse.cli.app.main()"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+    asked = {"COMP_WORDS": f"nasfuse {words}", "COMP_CWORD": str(len(words.split()))}
+    environment = {"_NASFUSE_COMPLETE": "complete_bash", **asked} if completing else {}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.splitlines()[-1] == "loaded []", run.stderr
+    assert ("evolution" in run.stdout) == bool(completing)
 
 
 def test_public_names_are_what_they_say() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nasfuse.curves import COSTS, growth, repeated, ticks
 from nasfuse.errors import StorageError
 from nasfuse.report import draw, front_rows, summarise, write_report
 from nasfuse.results import Result
@@ -105,7 +106,8 @@ def test_every_cost_has_its_own_front(study: list[Result]) -> None:
     assert fronts == [[60.0, 72.0], [72.0], [60.0, 72.0]]
     for button in figure["layout"]["updatemenus"][0]["buttons"]:
         assert len(button["args"][0]["x"]) == len(figure["data"])
-        assert sum(v is True for v in button["args"][0]["visible"]) == 4
+        budgeted = button["label"] != "parameters"
+        assert sum(v is True for v in button["args"][0]["visible"]) == 3 + budgeted
 
 
 def test_budget_is_a_trace_and_no_shape(study: list[Result]) -> None:
@@ -115,7 +117,9 @@ def test_budget_is_a_trace_and_no_shape(study: list[Result]) -> None:
 
 
 def test_files(study: list[Result], tmp_path: Path) -> None:
-    write_report(tmp_path / "report", study, title="demo", budget=BUDGET, validation=2000)
+    write_report(
+        tmp_path / "report", study, summarise(study, budget=BUDGET, validation=2000), title="demo"
+    )
     files = {path.name: path for path in (tmp_path / "report").iterdir()}
     assert sorted(files) == ["front.csv", "front.html", "front.png", "report.md"]
     assert files["front.html"].stat().st_size < 6_000_000
@@ -125,14 +129,19 @@ def test_files(study: list[Result], tmp_path: Path) -> None:
 
 
 def test_page_fetches_nothing(study: list[Result], tmp_path: Path) -> None:
-    write_report(tmp_path, study, title="demo", budget=BUDGET, validation=2000)
+    write_report(tmp_path, study, summarise(study, budget=BUDGET, validation=2000), title="demo")
     page = (tmp_path / "front.html").read_text()
     assert not re.search(r"<(script|link|img)[^>]*\b(src|href)=", page)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_results(study: list[Result], tmp_path: Path, count: int) -> None:
-    write_report(tmp_path, study[:count], title="demo", budget=BUDGET, validation=2000)
+    write_report(
+        tmp_path,
+        study[:count],
+        summarise(study[:count], budget=BUDGET, validation=2000),
+        title="demo",
+    )
     said = "No evaluation is complete yet" in (tmp_path / "report.md").read_text()
     assert said == (count == 0)
     assert len((tmp_path / "front.csv").read_text().splitlines()) == 1 + count
@@ -141,7 +150,7 @@ def test_few_results(study: list[Result], tmp_path: Path, count: int) -> None:
 def test_text_from_outside_is_escaped(make_result: MakeResult, tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>"
     results = [make_result(0, origin=evil), make_result(1, origin="all-" + evil, accuracy=0.4)]
-    write_report(tmp_path, results, title=evil, budget=BUDGET, validation=2000)
+    write_report(tmp_path, results, summarise(results, budget=BUDGET, validation=2000), title=evil)
     assert "alert(1)</script>" not in (tmp_path / "front.html").read_text()
     assert "<script>" not in (tmp_path / "report.md").read_text()
     assert evil not in json.dumps(draw(results, BUDGET))
@@ -155,7 +164,12 @@ def test_a_bar_does_not_split_a_table_cell(study: list[Result]) -> None:
 def test_a_folder_that_cannot_be_written(study: list[Result], tmp_path: Path) -> None:
     (tmp_path / "report").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="cannot be written"):
-        write_report(tmp_path / "report", study, title="demo", budget=BUDGET, validation=2000)
+        write_report(
+            tmp_path / "report",
+            study,
+            summarise(study, budget=BUDGET, validation=2000),
+            title="demo",
+        )
 
 
 @pytest.mark.parametrize("objective", ["params", "latency"])
@@ -167,8 +181,49 @@ def test_another_objective_is_drawn_first(
         for n in range(3)
     ]
     figure = draw(results, budget=1000)
-    assert figure["layout"]["updatemenus"][0]["buttons"][0]["label"] == objective
+    assert figure["layout"]["updatemenus"][0]["buttons"][0]["label"] == COSTS[objective].name
     expected = [2, 1, 0] if objective == "latency" else [0]
     assert [row.number for row in front_rows(results)] == expected
-    write_report(tmp_path, results, title="t", budget=1000, validation=100)
+    write_report(tmp_path, results, summarise(results, budget=1000, validation=100), title="t")
     assert 0 < summarise(results, budget=1000, validation=100).hypervolume < 1
+
+
+def test_finals_have_bars_of_their_seeds(make_result: MakeResult) -> None:
+    results = [
+        make_result(n, rung=1, repeat=repeat, macs=1e6 * (n + 1), accuracy=accuracy + n / 10)
+        for n in range(2)
+        for repeat, accuracy in enumerate((0.6, 0.5, 0.52, 0.54))
+    ]
+    summary = summarise(results, budget=BUDGET, validation=2000)
+    traces = draw(results, BUDGET, repeated(summary.verdict))["data"]
+    finals = next(trace for trace in traces if trace["name"].startswith("finals"))
+    assert sorted(finals["y"]) == pytest.approx([52.0, 62.0])
+    assert finals["error_y"]["array"] == pytest.approx([2.0, 2.0])
+    assert sorted(finals["x"]) == [1.0, 2.0]
+    assert "3 fresh seeds" in finals["hovertext"][0]
+
+
+def test_two_searches_grow_in_one_box(make_result: MakeResult) -> None:
+    """Each full training counts when it ended: after as many networks as were tried by then."""
+    mine = [
+        make_result(0, rung=0),
+        make_result(0, rung=1, accuracy=0.5, macs=BUDGET // 2),
+        make_result(1, rung=0),
+        make_result(1, rung=1, repeat=1, accuracy=0.9, macs=BUDGET // 2),
+        make_result(2, rung=1, accuracy=0.8, macs=BUDGET // 2),
+    ]
+    own, other = growth(mine, [make_result(0, rung=1, accuracy=0.4, macs=0)], budget=BUDGET)
+    assert own.tried == [1, 3]
+    assert own.volumes == pytest.approx([0.25, 0.4])
+    assert other.tried == [1]
+    assert other.volumes == pytest.approx([0.4])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "inside"),
+    [(2, 60, [2, 5, 10, 20, 50]), (1.8, 2.0, [1.8, 1.85, 1.9, 1.95, 2.0]), (0.004, 0.1, [0.01])],
+)
+def test_ticks_are_round_numbers(low: float, high: float, inside: list[float]) -> None:
+    marks = ticks(low, high)
+    assert set(inside) <= set(marks)
+    assert 3 <= sum(low <= mark <= high for mark in marks) <= 8

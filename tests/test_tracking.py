@@ -13,7 +13,7 @@ import pytest
 from nasfuse.errors import SetupError, StorageError
 from nasfuse.results import Result
 from nasfuse.serving import serve
-from nasfuse.tracking import Tracker, TrackingError, front_address, local_uri
+from nasfuse.tracking import Tracker, TrackingError, local_uri, study_addresses
 from nasfuse.trial_runs import flatten
 
 BUDGET = 100_000_000
@@ -26,7 +26,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated store to copy, because making one takes seconds."""
     folder = tmp_path_factory.mktemp("store")
     with pytest.raises(StorageError):
-        front_address("", local_uri(folder), "demo", "demo")
+        study_addresses("", local_uri(folder), "demo", "demo")
     Tracker.open(local_uri(folder), artifacts=None, study="other", identity="other", settings={})
     return folder / "mlflow.db"
 
@@ -147,8 +147,9 @@ def test_note_and_files(open_tracker: Open, make_result: MakeResult, tmp_path: P
     run_id = trials(tracker)["trial 0"].info.run_id
     parent = tracker.client.get_run(tracker.parent_id)
     note = parent.data.tags["mlflow.note.content"]
-    assert note.startswith("# A note")
-    assert f"(#/experiments/{tracker.experiment_id}/runs/{run_id})" in note
+    assert note.startswith("[Chart of all trials](#/experiments/")
+    assert note.endswith("# A note")
+    assert f"(#/experiments/{tracker.experiment_id}/runs/{run_id}?" in note
     assert parent.info.status == "FINISHED"
     files = tracker.client.list_artifacts(tracker.parent_id, "report")
     assert [file.path for file in files] == ["report/front.csv"]
@@ -164,7 +165,7 @@ def test_a_long_front_is_cut_to_what_a_note_holds(
     tracker.sync(results, 0, BUDGET)
     note = tracker._note("# A note")
     assert len(note) < 8000
-    assert note.startswith("# A note")
+    assert note.endswith("# A note")
     assert "| 99 |" in note  # the most accurate stays
 
 
@@ -189,7 +190,7 @@ def test_studies_of_one_name_are_kept_apart(open_tracker: Open, tmp_path: Path) 
     assert second.parent_id != first.parent_id
     name = second.client.get_experiment(second.experiment_id).name
     assert name == "nasfuse/demo feed12"
-    assert front_address("", uri, "demo", "feed1234").startswith(
+    assert study_addresses("", uri, "demo", "feed1234").front.startswith(
         f"/#/experiments/{second.experiment_id}/"
     )
 
@@ -230,7 +231,7 @@ def test_looking_creates_nothing(tmp_path: Path) -> None:
 def test_an_unknown_study(open_tracker: Open, tmp_path: Path) -> None:
     open_tracker()
     with pytest.raises(StorageError, match="'nothing' has not been tracked"):
-        front_address("", local_uri(tmp_path / "my studies"), "nothing", "nothing")
+        study_addresses("", local_uri(tmp_path / "my studies"), "nothing", "nothing")
 
 
 def test_a_server_that_cannot_start(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 from nasfuse.report import write_report
 from nasfuse.results import Result
 from nasfuse.serving import serve
-from nasfuse.tracking import Tracker, front_address, local_uri
+from nasfuse.summary import summarise
+from nasfuse.tracking import Tracker, local_uri, study_addresses
 
 BUDGET = 100_000_000
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -38,9 +39,7 @@ def page_in_browser(address: str, profile: Path, *, seconds: int, offline: bool 
     return ran.stdout
 
 
-def points(page: str) -> int:
-    """How many points plotly has drawn."""
-    return len(re.findall(r'<path class="point[ "]', page))
+POINT = r'<path class="point[ "]'  # as plotly draws one
 
 
 @pytest.fixture
@@ -57,22 +56,41 @@ def test_mlflow_opens_on_the_front(study: list[Result], tmp_path: Path) -> None:
     uri, artifacts = local_uri(tmp_path), tmp_path / "mlartifacts"
     tracker = Tracker.open(uri, artifacts=artifacts, study="demo", identity="demo", settings={})
     tracker.sync(study, 1, BUDGET)
+    write_report(
+        tmp_path / "report", study, summarise(study, budget=BUDGET, validation=2000), title="demo"
+    )
+    tracker.publish(tmp_path / "report", "A note.")
     tracker.close("FINISHED")
     with serve(uri, artifacts) as server:
-        address = front_address(server.address, uri, "demo", "demo")
-        for attempt in range(4):  # the page's clock can run out before the server has answered
-            page = page_in_browser(address, tmp_path / "profile", seconds=100 * (attempt + 1))
-            if points(page):
-                break
+
+        def wait_for(address: str, pattern: str) -> str:
+            """The page; its clock can run out before the server has answered."""
+            for attempt in range(4):
+                profile = tmp_path / f"profile {attempt}"
+                page = page_in_browser(address, profile, seconds=100 * (attempt + 1))
+                if re.search(pattern, page):
+                    break
+            return page
+
+        addresses = study_addresses(server.address, uri, "demo", "demo")
+        chart = wait_for(addresses.front, POINT)
+        assert len(re.findall(POINT, chart)) == 50
+        assert "mmacs" in chart
+        note = wait_for(addresses.note, "interactive page")
+        links = re.findall(r'href="(#/experiments/[^"]*)"[^>]*>([^<]*)<', note)
+        keys = {text: link for link, text in links}
+        best = tracker.rows[-1]
+        assert best.key in keys, "the table has the best network"
+        run = wait_for(f"{server.address}/{keys[best.key]}", f"trial {best.number}<")
+        assert "fusions" in run
+        assert keys["interactive page"].split("?")[0].endswith("/artifacts/report/front.html")
     assert server.process.poll() is not None
-    assert points(page) == 50
-    assert "mmacs" in page
 
 
 def test_our_page_draws_without_network(study: list[Result], tmp_path: Path) -> None:
-    write_report(tmp_path, study, title="demo", budget=BUDGET, validation=2000)
+    write_report(tmp_path, study, summarise(study, budget=BUDGET, validation=2000), title="demo")
     address = (tmp_path / "front.html").as_uri()
     page = page_in_browser(address, tmp_path / "profile", seconds=20, offline=True)
     on_the_front = len((tmp_path / "front.csv").read_text().splitlines()) - 1
-    assert points(page) == 50 + on_the_front
+    assert len(re.findall(POINT, page)) == 50 + on_the_front
     assert "validation accuracy" in page

@@ -1,8 +1,7 @@
-"""The verbs, and how a command ends."""
+"""The verbs, and what is asked of the program as a whole."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -11,23 +10,28 @@ import typer
 
 from nasfuse.cli.checking import check, names
 from nasfuse.cli.describing import cost, spaces
+from nasfuse.cli.diagnosing import doctor
+from nasfuse.cli.ending import guarded, usage_error
 from nasfuse.cli.explaining import explain
 from nasfuse.cli.exporting import export
+from nasfuse.cli.following import status, stop
 from nasfuse.cli.looking import front, show, ui
 from nasfuse.cli.searching import resume, search
-from nasfuse.errors import NasfuseError
 
 # in the order of the help; the name of the function is the verb
 VERBS: dict[Callable[..., Any], str] = {
     search: "nasfuse search --budget 400MFLOPs --data photos/ --time-limit 1h",
     resume: "nasfuse resume --time-limit 10m",
-    front: "nasfuse front --json",
-    show: "nasfuse show best",
+    status: "nasfuse status",
+    stop: "nasfuse stop",
+    front: "nasfuse front --csv > front.csv",
+    show: "nasfuse show photos-1 best",
     explain: "nasfuse explain --swaps 8 --time-limit 30m",
     export: "nasfuse export best --out net/",
     cost: "nasfuse cost resnet50 --by-layer",
     spaces: "nasfuse spaces default",
     ui: "nasfuse ui",
+    doctor: "nasfuse doctor",
 }
 # verbs that belong together
 GROUPS: dict[str, tuple[str, dict[Callable[..., Any], str]]] = {
@@ -36,6 +40,8 @@ GROUPS: dict[str, tuple[str, dict[Callable[..., Any], str]]] = {
         {check: "nasfuse data check photos/", names: "nasfuse data names"},
     ),
 }
+# what the parser raises; typer shows it in a form of its own, and does not name the class
+ParserError: type[Any] = typer.BadParameter.__mro__[1]
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,6 +53,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def nasfuse(
+    ctx: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", is_eager=True, callback=_print_version, help="Print it and end."),
@@ -54,6 +61,13 @@ def nasfuse(
 ) -> None:
     """Find the best small network for your images and compute budget, and the fusions it needs."""
     del version  # its callback has printed it
+    _show_help(ctx)
+
+
+def _show_help(ctx: typer.Context) -> None:
+    """What is said where no verb is."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
 
 
 def _app() -> typer.Typer:
@@ -61,6 +75,7 @@ def _app() -> typer.Typer:
     app.callback()(nasfuse)
     for name, (text, verbs) in GROUPS.items():
         group = _with_verbs(verbs)
+        group.callback()(_show_help)
         app.add_typer(group, name=name, help=text)
     return app
 
@@ -68,12 +83,12 @@ def _app() -> typer.Typer:
 def _with_verbs(verbs: dict[Callable[..., Any], str]) -> typer.Typer:
     app = typer.Typer(
         add_completion=True,
-        no_args_is_help=True,
+        invoke_without_command=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
     for verb, example in verbs.items():
-        app.command(epilog=f"Example: {example}")(verb)
+        app.command(epilog=f"Example: {example}")(guarded(verb))
     return app
 
 
@@ -83,12 +98,13 @@ app = _app()
 def main() -> None:
     """Run the command line; a user's mistake ends in four lines and its own exit code."""
     try:
-        app()
-    except NasfuseError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:  # the second Ctrl-C of a search, or one where nothing is at stake
-        print("stopped at once; nasfuse resume goes on with the newest study", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = app(prog_name="nasfuse", standalone_mode=False)
+    except ParserError as error:
+        mistake = usage_error(error, sys.argv[1:])
+        print(mistake, file=sys.stderr)
+        code = mistake.exit_code
+    except SystemExit as end:  # typer's answer to a reader that leaves during its help
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        code = 0
+    sys.exit(code or 0)

@@ -7,12 +7,17 @@ from typing import Annotated
 
 import typer
 
+from nasfuse.cli import completing
 from nasfuse.cli.options import Json
 
 
 def cost(
     architecture: Annotated[
-        str, typer.Argument(help="A published network, or an architecture as JSON or YAML.")
+        str,
+        typer.Argument(
+            help="A published network, or an architecture as JSON or YAML.",
+            autocompletion=completing.architectures,
+        ),
     ],
     by_layer: Annotated[bool, typer.Option("--by-layer", help="One line a layer.")] = False,
     as_json: Json = False,
@@ -47,7 +52,10 @@ def cost(
 
 
 def spaces(
-    name: Annotated[str | None, typer.Argument(help="A space to print.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A space to print.", autocompletion=completing.spaces),
+    ] = None,
     example: Annotated[
         bool, typer.Option("--example", help="Print a complete architecture of the space.")
     ] = False,
@@ -56,10 +64,12 @@ def spaces(
     """List the search spaces and the published networks, or print a space."""
     from nasfuse.references import reference_names
     from nasfuse.screens import print_json
-    from nasfuse.space import find_space, load_space, space_names
+    from nasfuse.space import find_space, load_space, read_space, space_names
 
     if example:
         print_json(load_space(name or "default").sample(0).architecture.document())
+    elif name and as_json:
+        print_json({"schema_version": 1, "space": name, "document": read_space(name)})
     elif name:
         sys.stdout.write(find_space(name).read_text(encoding="utf-8"))
     elif as_json:

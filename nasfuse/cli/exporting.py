@@ -8,13 +8,20 @@ from typing import Annotated
 
 import typer
 
-from nasfuse.cli.options import STUDIES, Json, Studies
+from nasfuse.cli.options import (
+    STUDIES,
+    Json,
+    Studies,
+    StudyOption,
+    TrialWords,
+    study_and_trial,
+)
 
 
 def export(
     out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
-    trial: Annotated[str, typer.Argument(help="best, a trial's number, or its key.")] = "best",
-    study: Annotated[str | None, typer.Option(help="The study.  [default: the newest]")] = None,
+    trial: TrialWords = None,
+    study: StudyOption = None,
     studies: Studies = STUDIES,
     as_json: Json = False,
 ) -> None:
@@ -22,10 +29,9 @@ def export(
     from nasfuse.api import export as write
     from nasfuse.costs import show_macs
     from nasfuse.screens import make_console, print_json, say
-    from nasfuse.searching.study import find_study
 
-    found = find_study(studies, study)
-    result, check = write(found, trial, out=out)
+    found, which = study_and_trial(studies, trial, study)
+    result, check = write(found, which, out=out)
     files = sorted(path.name for path in out.iterdir())
     difference = max(check.differences.values())
     if as_json:

@@ -8,67 +8,96 @@ from typing import Annotated
 
 import typer
 
-from nasfuse.cli.options import STUDIES, Json, Studies, StudyName
-from nasfuse.errors import SetupError
+from nasfuse.cli.options import (
+    STUDIES,
+    Json,
+    Studies,
+    StudyName,
+    StudyOption,
+    TrialWords,
+    study_and_trial,
+)
+from nasfuse.errors import SetupError, UsageError
 
 
-def front(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
+def front(
+    study: StudyName = None,
+    studies: Studies = STUDIES,
+    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV; numbers are not rounded.")] = False,
+    as_json: Json = False,
+) -> None:
     """Print the Pareto front of a study."""
     from nasfuse.results import result_front
     from nasfuse.screens import front_document, make_console, print_json, warn_of_short
     from nasfuse.searching.study import find_study
+    from nasfuse.summary import front_rows
+    from nasfuse.tables import csv_table
     from nasfuse.terminal import front_table
 
+    if as_csv and as_json:
+        raise UsageError("--csv and --json exclude each other", where="nasfuse front", fix="--csv")
     found = find_study(studies, study)
-    results = result_front(found.results)
+    results = found.results
+    best = result_front(results)
     if as_json:
-        print_json(front_document(found, results))
+        print_json(front_document(found, best))
+    elif as_csv:
+        sys.stdout.write(csv_table(front_rows(results)))
     else:
         console = make_console(False)
-        warn_of_short(console, found, results)
-        console.print(front_table(results))
+        warn_of_short(console, found, best)
+        console.print(front_table(best))
 
 
 def show(
-    trial: Annotated[str, typer.Argument(help="best, a trial's number, or its key.")] = "best",
-    study: Annotated[str | None, typer.Option(help="The study.  [default: the newest]")] = None,
+    trial: TrialWords = None,
+    study: StudyOption = None,
     studies: Studies = STUDIES,
+    as_json: Json = False,
 ) -> None:
-    """Print everything about one trained network as JSON."""
+    """Print everything about one trained network."""
     from nasfuse.api import choose
-    from nasfuse.screens import print_json
-    from nasfuse.searching.study import find_study
+    from nasfuse.screens import make_console, print_json, print_trial
 
-    result = choose(find_study(studies, study), trial)
-    print_json(result.model_dump(mode="json", exclude_none=True))
+    found, which = study_and_trial(studies, trial, study)
+    result = choose(found, which)
+    if as_json:
+        print_json({"schema_version": 1, **result.model_dump(mode="json", exclude_none=True)})
+    else:
+        print_trial(make_console(False), found, result)
 
 
 def ui(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
     studies: Studies = STUDIES,
+    as_json: Json = False,
 ) -> None:
     """Serve MLflow on this machine and print the address of the front."""
     from nasfuse.api import tracking_uri
+    from nasfuse.screens import print_addresses
     from nasfuse.searching.study import find_study
     from nasfuse.serving import serve
-    from nasfuse.tracking import TrackingError, front_address
+    from nasfuse.tracking import TrackingError, study_addresses
     from nasfuse.view import artifact_folder
 
     found = find_study(studies, study)
-    uri, name, identity = tracking_uri(found), found.settings.name, found.settings.id
+    uri, settings = tracking_uri(found), found.settings
     artifacts = artifact_folder(found, uri)
     if artifacts is None:
         try:
-            print(f"the front of {name}:\n  {front_address(uri.rstrip('/'), uri, name, identity)}")
+            addresses = study_addresses(uri.rstrip("/"), uri, settings.name, settings.id)
         except TrackingError as error:
             raise SetupError(
                 "the tracking server cannot be used", where=uri, why=str(error)
             ) from None
+        print_addresses(settings.name, addresses, as_json=as_json)
         return
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, lambda n, _: sys.exit(128 + n))  # so that the server is ended too
     with serve(uri, artifacts, port=port) as server:
-        print(f"the front of {name}:\n  {front_address(server.address, uri, name, identity)}")
-        print(f"all studies:\n  {server.address}\nCtrl-C ends the server.", flush=True)
+        addresses = study_addresses(server.address, uri, settings.name, settings.id)
+        print_addresses(settings.name, addresses, as_json=as_json)
+        if not as_json:
+            print("Ctrl-C ends the server.", flush=True)
         server.process.wait()

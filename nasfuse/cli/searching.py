@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nasfuse.cli import completing
 from nasfuse.cli.options import (
     MAX_SEED,
     STUDIES,
@@ -39,7 +40,12 @@ def search(
         ),
     ] = "sample",
     skip_bad: SkipBad = 0,
-    space: Annotated[str, typer.Option(help="A search space by name, or a YAML file.")] = "default",
+    space: Annotated[
+        str,
+        typer.Option(
+            help="A search space by name, or a YAML file.", autocompletion=completing.spaces
+        ),
+    ] = "default",
     trials: Trials = None,
     time_limit: TimeLimit = None,
     epochs: Annotated[
@@ -52,10 +58,17 @@ def search(
         int, typer.Option(min=0, max=MAX_SEED, help="Seed of proposals, splits and training.")
     ] = 0,
     sampler: Annotated[
-        str, typer.Option(help="guided, evolution, tpe, nsga2 or random.")
+        str,
+        typer.Option(
+            help="guided, evolution, tpe, nsga2 or random.", autocompletion=completing.samplers
+        ),
     ] = "guided",
     objective: Annotated[
-        str, typer.Option(help="What the front weighs against accuracy: macs, params or latency.")
+        str,
+        typer.Option(
+            help="What the front weighs against accuracy: macs, params or latency.",
+            autocompletion=completing.objectives,
+        ),
     ] = "macs",
     max_params: Annotated[str | None, typer.Option(help="Upper limit, such as 500K or 5M.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML file with how to train.")] = None,

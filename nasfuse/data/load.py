@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from nasfuse.data import arrays, cifar, digits, fashion_mnist, folder
 from nasfuse.data.dataset import Dataset, Split, assemble
 from nasfuse.errors import DataError
+from nasfuse.names import nearest
 
 
 def load_dataset(source: str, *, side: int, seed: int = 0, skip_bad: int = 0) -> Dataset:
@@ -75,12 +75,12 @@ def _existing(source: str) -> Path:
     path = Path(source).expanduser()
     if path.exists():
         return path
-    near = difflib.get_close_matches(source.lower(), list(_NAMED), n=1)
+    near = nearest(source, _NAMED)
     raise DataError(
-        f"there is no dataset '{source}'" + (f"; did you mean '{near[0]}'?" if near else ""),
+        f"there is no dataset '{source}'" + (f"; did you mean '{near}'?" if near else ""),
         where="--data",
         why=f"it is no folder, no file and no module:function; the names are {', '.join(_NAMED)}",
-        fix=f"--data {near[0] if near else 'sample'}",
+        fix=f"--data {near or 'sample'}",
     )
 
 

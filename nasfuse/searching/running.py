@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import signal
@@ -10,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
@@ -110,7 +108,8 @@ def _run_jobs(
     """Train all that is planned for so many workers, on Ray."""
     study, settings = progress.study, progress.study.settings
     listen(progress)
-    with _ray(resources, study.folder / "log.txt") as (workers, share), _signals(progress):
+    # twice, for Ray takes SIGTERM to itself when it starts
+    with _signals(progress), _ray(resources) as (workers, share), _signals(progress):
         from nasfuse.searching.tuning import tune_jobs  # Ray reads the environment on import
 
         task = Task(
@@ -162,7 +161,7 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def _ray(resources: Resources, log: Path) -> Iterator[tuple[int, float]]:
+def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
     """Ray on this machine, or joined; quiet, without dashboard, with token authentication.
 
     Gives the number of workers and the GPU share of each.
@@ -170,11 +169,6 @@ def _ray(resources: Resources, log: Path) -> Iterator[tuple[int, float]]:
     os.environ.update(_ENVIRONMENT)
     import ray  # slow to import, and it reads the environment then
 
-    handler = logging.FileHandler(log, encoding="utf-8")
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune")]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.propagate = False
     try:
         if resources.address:
             ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
@@ -194,9 +188,6 @@ def _ray(resources: Resources, log: Path) -> Iterator[tuple[int, float]]:
         yield _of_cluster(resources, ray.cluster_resources())
     finally:
         ray.shutdown()
-        for logger in loggers:
-            logger.removeHandler(handler)
-        handler.close()
 
 
 def _of_cluster(resources: Resources, total: Mapping[str, float]) -> tuple[int, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nasfuse.architecture import read_document
 from nasfuse.errors import StorageError, UsageError
 from nasfuse.files import write_text
+from nasfuse.names import nearest
+from nasfuse.names import study_names as study_names
 from nasfuse.recipe import Recipe
 from nasfuse.results import Objective, Result, append_result, read_results
 from nasfuse.space import SearchSpace, parse_space
@@ -150,6 +151,30 @@ class Study:
                 self.record(result)
         return self.results
 
+    @property
+    def searcher(self) -> int | None:
+        """The process that searches in this study, if one does."""
+        try:
+            process = int((self.folder / "study.pid").read_text())
+        except (OSError, ValueError):
+            return None
+        # the file outlives a search that was killed, the lock does not
+        lock = FileLock(self.folder / "study.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return process
+        lock.release()
+        return None
+
+    def ask_to_stop(self) -> None:
+        """Let the running search end after its running steps; also one on another machine."""
+        (self.folder / "stop").touch()
+
+    @property
+    def asked_to_stop(self) -> bool:
+        return (self.folder / "stop").exists()
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the study for this process; the system frees it however the process ends.
@@ -166,25 +191,15 @@ class Study:
                 f"study '{self.folder.name}' is in use",
                 where=str(self.folder),
                 why=f"process {holder} is searching in it",
-                fix="wait for it, or stop it with Ctrl-C where it runs",
+                fix=f"nasfuse stop {self.folder.name}",
             ) from None
         try:
             owner.write_text(str(os.getpid()))
+            (self.folder / "stop").unlink(missing_ok=True)  # asked of an earlier search
             yield
         finally:
             owner.unlink(missing_ok=True)
             lock.release()
-
-
-def study_names(studies: Path) -> list[str]:
-    """The studies in a folder, the one that was used last at the end."""
-    found = [path.parent for path in studies.glob("*/study.yaml")]
-    return [folder.name for folder in sorted(found, key=_last_use)]
-
-
-def _last_use(folder: Path) -> tuple[float, str]:
-    paths = (folder / "study.yaml", folder / "results.jsonl")
-    return max(path.stat().st_mtime for path in paths if path.exists()), folder.name
 
 
 def find_study(studies: Path, name: str | None) -> Study:
@@ -200,12 +215,12 @@ def find_study(studies: Path, name: str | None) -> Study:
         return Study.open(studies / str(name))
     if name is not None and (Path(name) / "study.yaml").is_file():
         return Study.open(Path(name).resolve())
-    near = difflib.get_close_matches(name or "", names, 1)
+    near = nearest(name, names) if name else None
     raise UsageError(
         f"there is no study '{name}'" if name else "there is no study yet",
         where=str(studies),
         why=f"the studies here are {', '.join(names)}" if names else "it holds no studies",
-        fix=(near or names[-1:] or ["nasfuse search --budget 400MFLOPs"])[0],
+        fix=near or (names or ["nasfuse search --budget 400MFLOPs"])[-1],
     )
 
 

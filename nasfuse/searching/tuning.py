@@ -141,6 +141,8 @@ class StudyStopper(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         progress, limit = self.progress, self.progress.limits.seconds
+        if progress.stopping is None and progress.study.asked_to_stop:
+            progress.stopping = "nasfuse stop"
         late = limit is not None and progress.seconds > OVERTIME * limit
         # systems that send SIGTERM kill soon after; who presses Ctrl-C can wait for a step
         at_once = progress.stopping == "SIGTERM" or progress.broken is not None

@@ -1,0 +1,124 @@
+"""How a command ends: exit codes, mistakes in four lines, and a traceback only where asked for."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from nasfuse.errors import NasfuseError, StorageError, UsageError
+from nasfuse.names import nearest
+
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show the traceback of an error as well.")
+]
+
+
+def guarded(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with the option `-v`; whatever it raises ends in a message and an exit code."""
+
+    @wraps(verb)
+    def run(verbose: bool = False, **options: Any) -> None:
+        with _ending(verbose):
+            verb(**options)
+
+    signature = inspect.signature(verb, eval_str=True)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    last = inspect.Parameter("verbose", kind, default=False, annotation=Verbose)
+    parameters = [*signature.parameters.values(), last]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return run
+
+
+@contextmanager
+def _ending(verbose: bool) -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:  # the second Ctrl-C of a search, or one where nothing is at stake
+        print("stopped at once; nasfuse resume goes on with the newest study", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except Exception as error:
+        known = _as_known(error)
+        if verbose:
+            traceback.print_exc()
+        print(known or _bug(error), file=sys.stderr)
+        raise typer.Exit(known.exit_code if known else 1) from None
+
+
+def _as_known(error: Exception) -> NasfuseError | None:
+    """The error as one that the user can mend; None where it is a bug of ours."""
+    if isinstance(error, NasfuseError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        where = str(error.filename or os.getcwd())
+        return StorageError("the disk does not take it", where=where, why=str(error.strerror))
+    return None
+
+
+def _bug(error: Exception) -> NasfuseError:
+    """What to say of an error that nobody foresaw; the traceback goes to a file."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="nasfuse-error-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(f"nasfuse {shlex.join(sys.argv[1:])}\n\n{traceback.format_exc()}")
+    return NasfuseError(
+        "this is a bug of nasfuse",
+        where=file.name,
+        why=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+        fix="report it with that file, and the output of: nasfuse doctor",
+    )
+
+
+def usage_error(error: Any, arguments: Sequence[str]) -> UsageError:
+    """An error of typer's parser in our form; the fix is the whole command where one is near.
+
+    Parsing ends before any verb begins, so this is the form of every misspelt verb or option.
+    """
+    ctx = error.ctx
+    path = ctx.command_path if ctx else "nasfuse"
+    option = getattr(error, "option_name", None)
+    if option and hasattr(error, "possibilities"):
+        known = [name for param in ctx.command.params for name in param.opts if name[:2] == "--"]
+        return _unknown(f"there is no option {option}", option, [*known, "--help"], ctx, arguments)
+    if type(error).__name__ == "UsageError" and hasattr(ctx.command, "list_commands"):
+        words = [word for word in arguments if not word.startswith("-")]
+        verb = words[len(path.split()) - 1]  # behind the names of the groups
+        return _unknown(
+            f"there is no verb '{verb}'", verb, ctx.command.list_commands(ctx), ctx, arguments
+        )
+    example = (ctx.command.epilog or "").removeprefix("Example: ") if ctx else ""
+    return UsageError(
+        error.format_message().rstrip("."), where=path, fix=example or f"{path} --help"
+    )
+
+
+def _unknown(
+    what: str, word: str, known: Sequence[str], ctx: Any, arguments: Sequence[str]
+) -> UsageError:
+    near = nearest(word, known)
+    rest = [
+        f"{near}{given.removeprefix(word)}" if given.partition("=")[0] == word and near else given
+        for given in arguments
+    ]
+    return UsageError(
+        what,
+        where=ctx.command_path,
+        why=f"the nearest is {near}" if near else f"there are {', '.join(known)}",
+        fix=f"nasfuse {shlex.join(rest)}" if near else f"{ctx.command_path} --help",
+    )

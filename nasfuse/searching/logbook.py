@@ -1,0 +1,36 @@
+"""A study's log: what Ray, Optuna and MLflow have to say goes there, and not to the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAMES = ("nasfuse", "ray", "ray.tune", "optuna", "mlflow", "alembic", "py.warnings")
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+log = logging.getLogger("nasfuse")
+
+
+@contextmanager
+def logbook(path: Path) -> Iterator[None]:
+    """Write these libraries' logs and Python's warnings to a file; an error with its traceback."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    loggers = [logging.getLogger(name) for name in NAMES]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    logging.captureWarnings(True)
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    except Exception:
+        log.exception("the search ended with an error")
+        raise
+    finally:
+        logging.captureWarnings(False)
+        for logger, (handlers, propagates) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagates
+        handler.close()

@@ -1,0 +1,122 @@
+"""What is shown while a search runs: live on a terminal, a dated line a result elsewhere."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from nasfuse.recipe import Recipe
+from nasfuse.results import Result
+from nasfuse.searching.schedule import Limits, Progress
+from nasfuse.searching.worker import Job
+from nasfuse.terminal import STOPPING, rung_lines, status_line, tell, watching
+
+MakeResult = Callable[..., Result]
+
+
+@pytest.fixture
+def progress(make_result: MakeResult) -> Progress:
+    """Three networks on rung 0, one of them on rung 1 and running on rung 2, and one failure."""
+    settings = type("Settings", (), {"recipe": Recipe().with_epochs(5), "name": "s"})
+    study: Any = type("Study", (), {"settings": settings, "folder": Path("s")})
+    results = [
+        make_result(0, accuracy=0.5, seconds=30.0),
+        make_result(1, accuracy=0.6, seconds=31.0),
+        make_result(2, status="failed", accuracy=None, loss=None, cause="out of memory"),
+        make_result(1, rung=1, accuracy=0.7123, seconds=90.0),
+    ]
+    found = Progress(study, Limits(9, 600.0), results)
+    one = results[1]
+    job = Job(1, one.origin, 2, one.architecture)
+    object.__setattr__(results[3], "key", job.key)  # the network that runs
+    found.running["a"] = (job, 3, 0.75)
+    return found
+
+
+def shown(progress: Progress, *, width: int = 100) -> str:
+    """The screen that a terminal of this width would show."""
+    screen = io.StringIO()
+    console = Console(file=screen, width=width, force_terminal=True, color_system=None)
+    with watching(console, quiet=False) as listen:
+        listen(progress)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+
+
+def test_a_terminal_shows_rungs_the_best_and_what_runs(progress: Progress) -> None:
+    screen = shown(progress)
+    for words in (
+        "left, 2:32 min of training",
+        "rung 0  2 trained, 1 failed",
+        "rung 1  1 trained",
+        "best    0.7123",
+        "running 1 on rung 2: epoch 4/5, loss 0.750, had 0.7123",
+    ):
+        assert words in screen, screen
+    assert STOPPING not in screen
+    progress.stopping = "SIGINT"
+    assert STOPPING in shown(progress)
+
+
+def test_a_narrow_terminal_is_not_overrun(progress: Progress) -> None:
+    lines = shown(progress, width=60).replace("\r", "\n").splitlines()
+    assert max(map(len, lines)) <= 60
+
+
+def test_a_pipe_gets_dated_lines_and_no_control_signs(progress: Progress) -> None:
+    pipe = io.StringIO()
+    everything = list(progress.results)
+    with watching(Console(file=pipe, width=80), quiet=False) as listen:
+        progress.results[:] = everything[:1]
+        listen(progress)
+        progress.results[:] = everything
+        listen(progress)
+        listen(progress)
+        progress.stopping = "SIGTERM"
+        listen(progress)
+        listen(progress)
+    lines = pipe.getvalue().splitlines()
+    assert len(lines) == 5
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert "resuming after" in lines[0]
+    assert "out of memory" in lines[2]
+    assert lines[-1].endswith(f"SIGTERM: {STOPPING}")
+    assert "\x1b" not in pipe.getvalue()
+
+
+def test_a_search_goes_on_when_its_reader_leaves(progress: Progress) -> None:
+    class Left(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    class Passed(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    with watching(Passed(file=Left()), quiet=False) as listen:
+        listen(progress)
+        progress.stopping = "SIGINT"
+        listen(progress)
+    assert "1 failed" in status_line(progress)
+
+
+def test_sentences_are_broken_between_words_on_a_terminal_only() -> None:
+    text = "rungs   " + "one two three " * 10
+    for terminal, most in ((True, 40), (False, 1000)):
+        out = io.StringIO()
+        tell(Console(file=out, width=40, force_terminal=terminal), text, indent=8)
+        lines = out.getvalue().splitlines()
+        assert (len(lines) > 1) == terminal
+        assert max(map(len, lines)) <= most
+        assert all(line.startswith(" " * 8) for line in lines[1:])
+
+
+def test_repeats_of_finalists_are_counted_apart(make_result: MakeResult) -> None:
+    results = [make_result(0, rung=2), make_result(0, rung=2, repeat=1)]
+    assert rung_lines(results) == ["rung 2  1 trained, 1 again with other seeds"]
+    assert rung_lines([]) == ["rung 0  nothing trained yet"]
