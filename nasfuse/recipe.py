@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nasfuse.architecture import read_document
 from nasfuse.errors import DocumentError
 
-FEWEST, SHORT, LONGER, SHORT_RATE = 1000, 0.05, 10, 1.7
+FEWEST, SHORT, LONGER = 1000, 0.05, 10
+SHORT_RATE, SHORT_BATCH = 1.7, 32
 
 Positive = Annotated[float, Field(gt=0)]
+Batch = Annotated[int, Field(ge=2)]
 
 
 class Rung(BaseModel):
@@ -22,7 +24,8 @@ class Rung(BaseModel):
     Each run has its own complete schedule. It is judged when `stop` of it is done; a rung that
     differs from the one before it in nothing but a later `stop` goes on with the same run. `rate`
     multiplies the recipe's rates: larger ones were measured to make short runs rank networks more
-    as full trainings do, though each network then gets a little less accurate.
+    as full trainings do, though each network then gets a little less accurate. `batch` replaces the
+    recipe's: a short run would have too few steps of a large one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +34,7 @@ class Rung(BaseModel):
     epochs: Annotated[int, Field(ge=1)]
     stop: Annotated[float, Field(gt=0, le=1)] = 1.0
     rate: Positive = 1.0
+    batch: Batch | None = None
 
     @property
     def passes(self) -> float:
@@ -54,17 +58,17 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch: Annotated[int, Field(ge=2)] = 32
+    batch: Batch = 64
     filter_rate: Positive = 0.06
     rate: Positive = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    augment_from_epochs: Annotated[int, Field(ge=1)] = 4
+    augment_from_epochs: Annotated[int, Field(ge=1)] = 10
     averaging: Annotated[float, Field(ge=0)] = 4.0
     rungs: Annotated[tuple[Rung, ...], Field(min_length=2)] = (
-        Rung(share=0.1, epochs=1, rate=SHORT_RATE),
+        Rung(share=0.1, epochs=1, rate=SHORT_RATE, batch=SHORT_BATCH),
         Rung(share=1.0, epochs=1, stop=0.25),
         Rung(share=1.0, epochs=1),
     )
@@ -77,10 +81,10 @@ class Recipe(BaseModel):
         return self
 
     def at(self, rung: int) -> Recipe:
-        """The recipe with the rates of this rung."""
-        times = self.rungs[rung].rate
+        """The recipe with what is different on this rung."""
+        times, batch = self.rungs[rung].rate, self.rungs[rung].batch or self.batch
         rates = {"filter_rate": times * self.filter_rate, "rate": times * self.rate}
-        return self.model_copy(update=rates) if times != 1 else self
+        return self.model_copy(update={**rates, "batch": batch})
 
     @property
     def top(self) -> int:
