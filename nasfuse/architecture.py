@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from nasfuse.documents import printable, read_document
 from nasfuse.errors import DocumentError
 from nasfuse.genes import SEVERAL_MAPS, Activation, Gene, Head, Neck
 from nasfuse.stages import Stage, Stem
-
-MAX_FILE_BYTES = 1_000_000
 
 Factor = Annotated[float, Field(ge=1.0, le=4.0)]
 
@@ -155,26 +153,12 @@ def parse_architecture(document: object, *, where: str) -> Architecture:
         first = error.errors(include_url=False)[0]
         path = ".".join(str(part) for part in first["loc"]) or "the document"
         raise DocumentError(
-            f"this is not an architecture: {path}",
+            f"this is not an architecture: {printable(path)}",
             where=where,
-            why=f"{first['msg'].removeprefix('Value error, ')} ({error.error_count()} in all)",
+            why=f"{printable(first['msg'].removeprefix('Value error, '))} "
+            f"({error.error_count()} in all)",
             fix="nasfuse spaces --example   prints a complete one",
         ) from None
-
-
-def read_document(path: Path) -> object:
-    """The plain values in a JSON or YAML file of at most 1 MB.
-
-    Raises:
-        DocumentError: the file cannot be read, is too large, or is not JSON or YAML.
-    """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DocumentError("this file is too large", where=str(path), why="the limit is 1 MB")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DocumentError("this file cannot be read", where=str(path), why=reason) from None
 
 
 def read_architecture(path: Path) -> Architecture:
