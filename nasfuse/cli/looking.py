@@ -35,7 +35,7 @@ def show(
     studies: Studies = STUDIES,
 ) -> None:
     """Print everything about one trained network as JSON."""
-    from nasfuse.api import choose
+    from nasfuse.choosing import choose
     from nasfuse.screens import print_json
     from nasfuse.searching.study import find_study
 
