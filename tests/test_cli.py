@@ -85,7 +85,8 @@ def test_spaces_and_cost(tmp_path: Path) -> None:
 
 def test_help_names_every_verb_and_has_examples(tmp_path: Path) -> None:
     listing = nasfuse("--help", cwd=tmp_path).stdout
-    for verb in ("search", "resume", "front", "show", "explain", "export", "cost", "spaces", "ui"):
+    verbs = ("search", "resume", "front", "show", "explain", "train", "export", "cost", "spaces")
+    for verb in (*verbs, "ui"):
         assert verb in listing
         assert f"nasfuse {verb}" in nasfuse(verb, "--help", cwd=tmp_path).stdout
 

@@ -10,6 +10,7 @@ import json
 import os
 import random
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ def mutant(generator: random.Random) -> tuple[str, str]:
         container, key = generator.choice(places(document))
         choice = generator.random()
         if choice < 0.7:
-            container[key] = generator.choice(VALUES)
+            container[key] = deepcopy(generator.choice(VALUES))
         elif choice < 0.85:
             del container[key]
         elif isinstance(container, dict):

@@ -15,6 +15,7 @@ from nasfuse.cli.explaining import explain
 from nasfuse.cli.exporting import export
 from nasfuse.cli.looking import front, show, ui
 from nasfuse.cli.searching import resume, search
+from nasfuse.cli.training import train
 from nasfuse.errors import NasfuseError
 
 # in the order of the help; the name of the function is the verb
@@ -24,6 +25,7 @@ VERBS: dict[Callable[..., Any], str] = {
     front: "nasfuse front --json",
     show: "nasfuse show best",
     explain: "nasfuse explain --swaps 8 --time-limit 30m",
+    train: "nasfuse train best --epochs 30",
     export: "nasfuse export best --out net/",
     cost: "nasfuse cost resnet50 --by-layer",
     spaces: "nasfuse spaces default",
