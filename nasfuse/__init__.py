@@ -9,12 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nasfuse.api import ExportOptions as ExportOptions
     from nasfuse.api import Swaps as Swaps
     from nasfuse.api import explain as explain
     from nasfuse.api import export as export
     from nasfuse.api import resume as resume
     from nasfuse.api import search as search
     from nasfuse.api import swap as swap
+    from nasfuse.api import train as train
     from nasfuse.architecture import Architecture as Architecture
     from nasfuse.architecture import read_architecture as read_architecture
     from nasfuse.errors import NasfuseError as NasfuseError
@@ -26,14 +28,17 @@ if TYPE_CHECKING:
     from nasfuse.scaling import fit_to_budget as fit_to_budget
     from nasfuse.space import SearchSpace as SearchSpace
     from nasfuse.space import load_space as load_space
+    from nasfuse.training_plan import TrainOptions as TrainOptions
     from nasfuse.weights import load_reference_weights as load_reference_weights
 
 _HOMES = {
     "Architecture": "architecture.Architecture",
+    "ExportOptions": "api.ExportOptions",
     "NasfuseError": "errors.NasfuseError",
     "SearchOptions": "planning.SearchOptions",
     "SearchSpace": "space.SearchSpace",
     "Swaps": "api.Swaps",
+    "TrainOptions": "training_plan.TrainOptions",
     "build": "network.build",
     "cost": "network.cost",
     "explain": "api.explain",
@@ -47,6 +52,7 @@ _HOMES = {
     "resume": "api.resume",
     "search": "api.search",
     "swap": "api.swap",
+    "train": "api.train",
 }
 
 __all__ = sorted(_HOMES)

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from nasfuse.choosing import choose, find_network
 from nasfuse.data.dataset import Dataset
-from nasfuse.data.load import load_dataset, runs_code
-from nasfuse.errors import DataError, SearchError, UsageError
+from nasfuse.errors import SearchError, UsageError
 from nasfuse.explaining import Explanation, write_study_report
-from nasfuse.exporting.bundle import Check, Preprocessing, export_result
-from nasfuse.finals import verdict
+from nasfuse.exporting.bundle import export_network
+from nasfuse.exporting.formats import parse_formats
+from nasfuse.exporting.origin import (
+    Origin,
+    Weights,
+    origin_of_training,
+    origin_of_trial,
+    with_images,
+)
+from nasfuse.exporting.verification import Check
+from nasfuse.full_training import FullTraining, Moment
 from nasfuse.fusion_map import fusion_map
 from nasfuse.planning import Plan, SearchOptions, plan_search
+from nasfuse.registering import register_model
 from nasfuse.results import Result, result_front
 from nasfuse.searching.logbook import logbook
 from nasfuse.searching.running import Resources, run_search, run_swaps
 from nasfuse.searching.schedule import Limits, Listener, Progress
-from nasfuse.searching.study import Settings, Study, free_name
+from nasfuse.searching.study import Study, free_name, images_again
 from nasfuse.searching.swapping import swap_jobs
 from nasfuse.swaps import find_swaps, ordered
 from nasfuse.tracking import local_uri
-from nasfuse.view import View
+from nasfuse.trained import RESULT, Trained, read_trained
+from nasfuse.training_plan import TrainOptions, plan_training
+from nasfuse.view import View, show_trained
 
 
 class Outcome(NamedTuple):
@@ -76,32 +89,7 @@ def resume(
         DataError: the images are not those that the study began with.
         UsageError: they come from a function, which `data` has to name again.
     """
-    dataset = images_again(study.settings, data)
-    return _run(study, dataset, limits, resources, listen)
-
-
-def images_again(settings: Settings, data: str | None) -> Dataset:
-    """The images of a study, once more, and the same. Raises as `resume` does."""
-    source = data or settings.data
-    if data is None and runs_code(source):
-        raise UsageError(
-            f"the images of this study come from a function, {source}",
-            where=f"study '{settings.name}'",
-            why="code runs only where its name is typed, and not because a study's file names it",
-            fix=f"nasfuse resume {settings.name} --data {source}",
-        )
-    dataset = load_dataset(
-        source, side=settings.side, seed=settings.seed, skip_bad=settings.skip_bad
-    )
-    if dataset.fingerprint != settings.fingerprint:
-        raise DataError(
-            "the images have changed since the study began",
-            where=source,
-            why=f"their fingerprint is {dataset.fingerprint}, it was {settings.fingerprint}; "
-            "accuracies on different images cannot be compared",
-            fix=f"nasfuse search --data {source}   for a new study",
-        )
-    return dataset
+    return _run(study, images_again(study.settings, data), limits, resources, listen)
 
 
 def _run(
@@ -133,35 +121,6 @@ def _run(
 def tracking_uri(study: Study) -> str:
     """Where MLflow keeps this study: beside all studies unless the search was told otherwise."""
     return study.settings.tracking_uri or local_uri(study.folder.parent)
-
-
-def choose(study: Study, which: str) -> Result:
-    """A result of a study: `best`, a trial's number, or four or more digits of its key.
-
-    The best is the winner of the finals or the cheapest of those tied with it; without finals the
-    most accurate network of the front.
-
-    Raises:
-        UsageError: there is no such trained network.
-    """
-    results = study.results
-    front = result_front(results)
-    if which == "best" and front:
-        found = verdict(results, study.settings.recipe.top)
-        return found.best.result if found else front[-1]
-    firsts = (r for r in results if r.status == "complete" and not r.repeat)
-    trained = sorted(firsts, key=lambda r: -r.rung)
-    matches = [r for r in trained if str(r.number) == which]
-    matches = matches or [r for r in trained if len(which) >= 4 and r.key.startswith(which)]
-    if len({r.key for r in matches}) != 1:
-        keys, name = ", ".join(f"{r.number} ({r.key})" for r in front), study.folder.name
-        raise UsageError(
-            f"study '{study.settings.name}' has no trained network '{which}'",
-            where=str(study.folder),
-            why=f"its front is {keys}" if front else "nothing has been trained in it yet",
-            fix=f"nasfuse show {name} best" if front else f"nasfuse resume {name}",
-        )
-    return matches[0]
 
 
 @dataclass(frozen=True)
@@ -222,19 +181,109 @@ def swap(
     return progress, view.problem
 
 
-def export(study: Study, which: str, *, out: Path) -> tuple[Result, Check]:
-    """Write a trained network as a folder that needs nothing of ours, and check it."""
-    result, settings = choose(study, which), study.settings
-    rung = settings.recipe.rungs[result.rung]
-    trained = (
-        f"Weights from the search: {rung.epochs} epoch(s) on {rung.share:.0%} of the training\n"
-        f"images, validation accuracy {result.point.accuracy:.4f} (one run)."
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is to be exported; the command line's options have the same names.
+
+    `network` is a study, a trial (of `study`, by default the newest) or the folder of a full
+    training. `weights` are the best available, only those of a full training (`trained`) or those
+    of the search (`search`).
+    """
+
+    out: Path
+    network: str = "best"
+    trial: str | None = None
+    study: str | None = None
+    formats: str = "python,onnx"
+    weights: Weights = "best-available"
+    latency: bool = False
+    register: str | None = None
+    studies: Path = Path("studies")
+
+
+class Exported(NamedTuple):
+    """A network that was written to a folder: its origin, what was checked, where it is registered.
+
+    `address` is MLflow's, such as models:/name/1.
+    """
+
+    origin: Origin
+    check: Check
+    address: str | None = None
+
+
+def export(options: ExportOptions) -> Exported:
+    """Write a trained network as a folder that needs nothing of ours, and check it.
+
+    Raises:
+        NasfuseError: of the kind that fits what is wrong; nothing is then left behind.
+    """
+    named = (options.formats, "mlflow") if options.register else (options.formats,)
+    formats = parse_formats(",".join(named))
+    origin, study = _origin(options)
+    if options.register and study is None:
+        raise UsageError(
+            "only a network of a study can be registered",
+            where=f"--register {options.register}",
+            why="a study has an experiment in MLflow, and this training has no study",
+            fix="mlflow.register_model   on the folder mlflow/ of the export",
+        )
+    origin, validation = with_images(origin)
+    check = export_network(
+        origin, options.out, formats, validation=validation, latency=options.latency
     )
-    check = export_result(
-        result,
-        study.trial(result.key) / f"rung{result.rung}.safetensors",
-        out,
-        preprocessing=Preprocessing(settings.classes, settings.mean, settings.std),
-        trained=trained,
+    if options.register is None or study is None:
+        return Exported(origin, check)
+    address = register_model(
+        options.out / "mlflow",
+        options.register,
+        uri=tracking_uri(study),
+        identity=study.settings.id,
+        tags={"nasfuse.key": origin.architecture.key, "nasfuse.weights": origin.kind},
     )
-    return result, check
+    return Exported(origin, check, address)
+
+
+def _origin(options: ExportOptions) -> tuple[Origin, Study | None]:
+    folder = Path(options.network)
+    if options.study is None and (folder / RESULT).is_file():
+        return origin_of_training(folder, read_trained(folder)), None
+    choice = find_network(
+        options.network, trial=options.trial, study=options.study, studies=options.studies
+    )
+    if choice.study is None or choice.result is None:
+        raise UsageError(
+            f"'{options.network}' has no weights to export",
+            where="NETWORK",
+            why="it is an architecture, which nobody has trained yet",
+            fix=f"nasfuse train {options.network} --data sample --out trained/ && "
+            "nasfuse export trained/ --out net/",
+        )
+    return origin_of_trial(choice.study, choice.result, options.weights), choice.study
+
+
+class Finished(NamedTuple):
+    """What a full training left: its result, its folder, and why MLflow does not show it, if so."""
+
+    trained: Trained
+    folder: Path
+    view_problem: str | None
+
+
+def train(
+    options: TrainOptions,
+    *,
+    announce: Callable[[FullTraining], None] | None = None,
+    listen: Callable[[Moment], None] | None = None,
+) -> Finished:
+    """Train a network fully, or go on with that; `listen` hears of every epoch.
+
+    Raises:
+        NasfuseError: of the kind that fits what is wrong.
+    """
+    planned, study = plan_training(options)
+    if announce is not None:
+        announce(planned)
+    trained = planned.run(listen)
+    problem = None if study is None else show_trained(study, tracking_uri(study), trained)
+    return Finished(trained, planned.folder, problem)

@@ -10,16 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from nasfuse.documents import printable, read_document
 from nasfuse.errors import DocumentError
 from nasfuse.genes import SEVERAL_MAPS, Activation, Gene, Head, Neck
 from nasfuse.names import nearest
 from nasfuse.stages import Stage, Stem
-
-MAX_FILE_BYTES = 1_000_000
 
 Factor = Annotated[float, Field(ge=1.0, le=4.0)]
 
@@ -160,9 +158,9 @@ def parse_architecture(document: object, *, where: str) -> Architecture:
         path = ".".join(str(part) for part in mistakes[0]["loc"]) or "the document"
         why = mistakes[0]["msg"].removeprefix("Value error, ")
         raise DocumentError(
-            f"this is not an architecture: {path}",
+            f"this is not an architecture: {printable(path)}",
             where=where,
-            why=f"{why} ({len(mistakes)} in all)",
+            why=f"{printable(why)} ({len(mistakes)} in all)",
             fix=meant or "nasfuse spaces --example   prints a complete one",
         ) from None
 
@@ -184,22 +182,7 @@ def _meant(mistake: ErrorDetails, mistakes: Sequence[ErrorDetails]) -> str | Non
         case _:
             return None
     near = nearest(word, names)
-    return f"{near}   in place of {word}" if near else None
-
-
-def read_document(path: Path) -> object:
-    """The plain values in a JSON or YAML file of at most 1 MB.
-
-    Raises:
-        DocumentError: the file cannot be read, is too large, or is not JSON or YAML.
-    """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DocumentError("this file is too large", where=str(path), why="the limit is 1 MB")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DocumentError("this file cannot be read", where=str(path), why=reason) from None
+    return f"{near}   in place of {printable(word)}" if near else None
 
 
 def read_architecture(path: Path) -> Architecture:

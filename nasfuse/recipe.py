@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nasfuse.architecture import read_document
+from nasfuse.documents import read_document
 from nasfuse.errors import DocumentError
 
 FEWEST, SHORT, LONGER = 1000, 0.05, 10

@@ -9,7 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from nasfuse.architecture import Architecture, Scaling, parse_architecture, read_document
+from nasfuse.architecture import Architecture, Scaling, parse_architecture
+from nasfuse.documents import read_document
 from nasfuse.errors import DocumentError
 from nasfuse.holes import Choice, Choices, Range, Trial, Value, count, fill, labelled, labels, parse
 from nasfuse.names import nearest, spaces_folder

@@ -95,7 +95,7 @@ class Stage(Gene):
     depth: Depth
     stride: Stride
     block: Block
-    fusion: tuple[Fusion, ...]
+    fusion: Annotated[tuple[Fusion, ...], Field(max_length=128)]
     width: Width | None = None
     growth: Width | None = None
     shortcut: Literal["pooled", "padded", "equal"] | None = None

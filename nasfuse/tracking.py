@@ -62,6 +62,7 @@ class Tracker:
     parent_id: str
     known: dict[str, _Known]
     volumes: int  # how many values of the hypervolume the parent has
+    before: str = "RUNNING"  # the parent's status until it was opened
     rows: list[Row] = field(default_factory=list)
 
     @classmethod
@@ -82,15 +83,16 @@ class Tracker:
         Raises:
             TrackingError: the server or the store cannot be used.
         """
-        with _tracking("cannot be opened"):
-            client = _client(uri)
+        with tracking("cannot be opened"):
+            client = open_client(uri)
             experiment = _experiment(client, study, identity, artifacts)
-            parent = _parent(client, experiment, study, settings).run_id
+            begun = _parent(client, experiment, study, settings)
+            parent = begun.run_id
             _offer_view(client, experiment, parent)
             known = _children(client, experiment, parent)
             history = client.get_metric_history(parent, "hypervolume")
         steps = max((metric.step for metric in history), default=0)
-        return cls(client, experiment.experiment_id, parent, known, steps)
+        return cls(client, experiment.experiment_id, parent, known, steps, begun.status)
 
     def sync(self, results: Sequence[Result], final_rung: int, budget: int) -> None:
         """Log what is new or has changed since; the same results again change nothing.
@@ -109,12 +111,24 @@ class Tracker:
             Metric(volume, step, milliseconds(result))
             for step, (volume, result) in enumerate(zip(volumes, trained, strict=True), 1)
         ]
-        with _tracking("did not take the results"):
+        with tracking("did not take the results"):
             for run in runs:
                 self._write(run)
             new = [("hypervolume", metric) for metric in history[self.volumes :]]
             _log(self.client, self.parent_id, new, params={}, tags={})
             self.volumes = max(self.volumes, len(history))
+
+    def add(self, runs: Iterable[TrialRun]) -> None:
+        """Log runs beside those of the trials, and leave the study's run as it was.
+
+        Raises:
+            TrackingError: the store did not take them all.
+        """
+        with tracking("did not take the training"):
+            for run in runs:
+                self._write(run)
+            if self.before != "RUNNING":
+                self.client.set_terminated(self.parent_id, self.before)
 
     def _write(self, run: TrialRun) -> None:
         known = self.known.get(run.key) or self._create(run)
@@ -147,7 +161,7 @@ class Tracker:
             TrackingError: the server did not take them.
         """
         files = sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != ".")
-        with _tracking("did not take the report"):
+        with tracking("did not take the report"):
             for path in files:
                 self.client.log_artifact(self.parent_id, str(path), "report")
             self.client.set_tag(self.parent_id, "mlflow.note.content", self._note(note))
@@ -172,7 +186,7 @@ class Tracker:
 
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
         """End the parent run; opening it again continues it."""
-        with _tracking("did not end the run"):
+        with tracking("did not end the run"):
             self.client.set_terminated(self.parent_id, status)
 
 
@@ -201,7 +215,7 @@ def _changed(wanted: Mapping[str, str], known: Mapping[str, str]) -> dict[str, s
 
 
 @contextmanager
-def _tracking(what: str) -> Iterator[None]:
+def tracking(what: str) -> Iterator[None]:
     """MLflow raises its own, SQLAlchemy's, requests' and the system's errors: one kind leaves."""
     try:
         yield
@@ -210,7 +224,7 @@ def _tracking(what: str) -> Iterator[None]:
         raise TrackingError(f"the tracking store {what}: {reason}") from error
 
 
-def _client(uri: str) -> Any:
+def open_client(uri: str) -> Any:
     """A client of its own: nothing here touches MLflow's global run and address."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -226,7 +240,7 @@ def _client(uri: str) -> Any:
 
 def _experiment(client: Any, study: str, identity: str, artifacts: Path | None) -> Any:
     """The study's own one; its name has the identity where another study has the plain name."""
-    found = _find_experiment(client, identity)
+    found = find_experiment(client, identity)
     if found is None:
         name = study
         if client.get_experiment_by_name(f"nasfuse/{study}") is not None:
@@ -240,7 +254,7 @@ def _experiment(client: Any, study: str, identity: str, artifacts: Path | None) 
     return found
 
 
-def _find_experiment(client: Any, identity: str) -> Any | None:
+def find_experiment(client: Any, identity: str) -> Any | None:
     from mlflow.entities import ViewType
 
     where = f"tags.`nasfuse.study` = '{identity}'"
@@ -317,9 +331,9 @@ def study_addresses(base: str, uri: str, study: str, identity: str) -> Addresses
         TrackingError: the store cannot be read.
     """
     require_store(uri)
-    with _tracking("cannot be read"):
-        client = _client(uri)
-        experiment = _find_experiment(client, identity)
+    with tracking("cannot be read"):
+        client = open_client(uri)
+        experiment = find_experiment(client, identity)
         run = _find_parent(client, experiment) if experiment else None
     if experiment is None or run is None:
         raise StorageError(f"the study '{study}' has not been tracked here", where=uri)

@@ -12,7 +12,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -248,23 +248,37 @@ class _OneCycle:
         return max(0.0, (self.steps - step) / (self.steps - self.rise + 1))
 
 
-@torch.inference_mode()
 def evaluate(network: nn.Module, images: Images, *, batch: int = 128) -> Score:
     """Accuracy and loss of a network in evaluation mode.
 
     Raises:
         NonFiniteError: an output is infinite or not a number (argmax would still give a class).
     """
-    network.eval()
     right, total = 0, 0.0
-    for x, y in images.batches(batch):
-        with autocast(x.device):
-            outputs = network(x).float()
-        if not outputs.isfinite().all():
-            raise NonFiniteError("outputs on validation images are not finite")
+    for outputs, y in answers(network, images, batch=batch):
         right += int((outputs.argmax(1) == y).sum())
         total += float(functional.cross_entropy(outputs, y, reduction="sum"))
     return Score(right / len(images), total / len(images))
+
+
+@torch.inference_mode()
+def answers(
+    network: nn.Module, images: Images, *, batch: int = 128, precise: bool = False
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """A network's outputs (n, classes) in evaluation mode, and the labels (n,), batch by batch.
+
+    `precise` is float32 throughout, as whoever takes the network elsewhere will have it.
+
+    Raises:
+        NonFiniteError: an output is infinite or not a number.
+    """
+    network.eval()
+    for x, y in images.batches(batch):
+        with nullcontext() if precise else autocast(x.device):
+            outputs = network(x).float()
+        if not outputs.isfinite().all():
+            raise NonFiniteError("outputs on validation images are not finite")
+        yield outputs, y
 
 
 @torch.no_grad()

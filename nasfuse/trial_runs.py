@@ -11,6 +11,7 @@ from typing import Any
 
 from nasfuse.results import Result, Step, result_front
 from nasfuse.summary import fusion_text
+from nasfuse.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,37 @@ def trial_runs(results: Sequence[Result], final_rung: int) -> list[TrialRun]:
         _trial_run(list(steps.values()), final_rung, pareto=Metric(key in best, step, now))
         for key, steps in trials.items()
     ]
+
+
+def training_runs(trained: Trained) -> Iterator[TrialRun]:
+    """One entry for each seed of a full training.
+
+    Its accuracies have names of their own: a chart of the trials never shows them.
+    """
+    settings = trained.settings
+    end = round(datetime.fromisoformat(trained.finished).timestamp() * 1000)
+    of = "" if settings.number is None else f" of trial {settings.number}"
+    asked = ("epochs", "seeds", "seed", "all_data", "fingerprint")
+    for index, run in enumerate(trained.runs):
+        splits = {"validation": trained.validation, "test": trained.test}
+        values = {
+            **{f"{name}_accuracy": s.accuracies[index] for name, s in splits.items() if s},
+            **{f"{name}_accuracy_mean": s.mean for name, s in splits.items() if s},
+            "final_loss": run.epochs[-1].loss,
+            "mmacs": trained.macs / 1e6,
+            "mparams": trained.params / 1e6,
+            "seconds": run.seconds,
+        }
+        yield TrialRun(
+            key=f"{trained.key}-{settings.digest}-{run.seed + 1}",
+            name=f"training{of}, seed {run.seed + 1}",
+            start=end - round(1000 * run.seconds),
+            end=end,
+            complete=True,
+            tags={"nasfuse.kind": "training", "nasfuse.trial": trained.key},
+            params={name: str(getattr(settings, name)) for name in asked},
+            metrics={name: Metric(value, settings.epochs, end) for name, value in values.items()},
+        )
 
 
 def milliseconds(result: Result) -> int:

@@ -15,10 +15,12 @@ from types import TracebackType
 
 from nasfuse.explaining import write_study_report
 from nasfuse.results import Result
-from nasfuse.searching.study import Study
+from nasfuse.searching.study import Settings, Study
 from nasfuse.summary import sentences, summarise
 from nasfuse.tables import plain
 from nasfuse.tracking import Tracker, TrackingError
+from nasfuse.trained import Trained
+from nasfuse.trial_runs import training_runs
 
 REST = 40  # times as long as showing the last state took, so that training keeps the processor
 
@@ -81,31 +83,11 @@ class View:
         settings = self.study.settings
         try:
             if self._tracker is None:
-                self._tracker = Tracker.open(
-                    self.uri,
-                    artifacts=artifact_folder(self.study, self.uri),
-                    study=settings.name,
-                    identity=settings.id,
-                    settings=self._about(),
-                )
+                self._tracker = _tracker(self.study, self.uri)
             self._tracker.sync(results, final_rung=settings.recipe.top, budget=settings.budget)
             self.problem = None
         except TrackingError as error:
             self.problem = str(error)
-
-    def _about(self) -> dict[str, str]:
-        """What the parent run says of the study."""
-        settings = self.study.settings
-        return {
-            "budget_macs": str(settings.budget),
-            "space": settings.space_name,
-            "data": settings.data,
-            "data_fingerprint": settings.fingerprint,
-            "sampler": settings.sampler,
-            "seed": str(settings.seed),
-            "recipe": settings.recipe.model_dump_json(),
-            **{f"version_{name}": text for name, text in settings.versions.items()},
-        }
 
     def finish(self, results: list[Result], *, complete: bool) -> None:
         """Write the report and show the last state; waits until that is done."""
@@ -125,3 +107,37 @@ class View:
             self._tracker.close("FINISHED" if complete else "KILLED")
         except TrackingError as error:
             self.problem = str(error)
+
+
+def _tracker(study: Study, uri: str) -> Tracker:
+    settings = study.settings
+    return Tracker.open(
+        uri,
+        artifacts=artifact_folder(study, uri),
+        study=settings.name,
+        identity=settings.id,
+        settings=_about(settings),
+    )
+
+
+def _about(settings: Settings) -> dict[str, str]:
+    """What the parent run says of the study."""
+    return {
+        "budget_macs": str(settings.budget),
+        "space": settings.space_name,
+        "data": settings.data,
+        "data_fingerprint": settings.fingerprint,
+        "sampler": settings.sampler,
+        "seed": str(settings.seed),
+        "recipe": settings.recipe.model_dump_json(),
+        **{f"version_{name}": text for name, text in settings.versions.items()},
+    }
+
+
+def show_trained(study: Study, uri: str, trained: Trained) -> str | None:
+    """A run for each seed of a full training among the study's; why that failed, if it did."""
+    try:
+        _tracker(study, uri).add(training_runs(trained))
+    except TrackingError as error:
+        return str(error)
+    return None

@@ -35,7 +35,7 @@ from nasfuse.scaling import fit_to_budget
 from nasfuse.training import Training, autocast, reserve_memory
 
 COUNT, SIDE, CHANNELS, CLASSES = 4096, 32, 3, 10
-FUSIONS = {"residual": "add", "mbconv": "add", "dense": "concat", "aff": "aff"}
+FUSIONS = {"residual": "add", "mbconv": "add", "dense": "concat_conv", "aff": "aff"}
 Steps = Iterator[int]  # images of each step that was done
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.data.dataset import Dataset, Split, assemble
-from nasfuse.network import cost
+from nasfuse.network import build, cost
 from nasfuse.results import Result
 
 
@@ -102,5 +103,23 @@ def make_result(architecture: Architecture) -> MakeResult:
             "finished": "2026-01-01T00:00:00+00:00",
         }
         return Result.model_validate(values | changes)
+
+    return make
+
+
+@pytest.fixture
+def randomised() -> Callable[[Architecture], torch.nn.Module]:
+    """Networks with random weights and statistics that are not those of a fresh batch norm."""
+
+    def make(architecture: Architecture) -> torch.nn.Module:
+        torch.manual_seed(1)
+        network = build(architecture).eval()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.uniform_(-0.2, 0.2)
+                module.running_var.uniform_(0.5, 2)
+        return network
 
     return make

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from nasfuse.api import choose, images_again, resume
+from nasfuse.api import resume
+from nasfuse.choosing import choose
 from nasfuse.commands import next_commands
 from nasfuse.errors import DataError, UsageError
 from nasfuse.planning import SearchOptions, continuation, limits_of, plan_search
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.schedule import Limits
-from nasfuse.searching.study import Study
+from nasfuse.searching.study import Study, images_again
 
 MakeResult = Callable[..., Result]
 

@@ -1,147 +1,243 @@
+"""Exports: files that stand alone, are checked before they exist, and carry nothing hostile."""
+
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nasfuse.architecture import Architecture
-from nasfuse.errors import ExportError, UsageError
-from nasfuse.exporting.bundle import Preprocessing, export_result
+from nasfuse.data.batches import Images, Normalisation
+from nasfuse.data.dataset import Dataset
+from nasfuse.data.decoding import decode
+from nasfuse.errors import ExportError, SetupError, UsageError
+from nasfuse.exporting import formats
+from nasfuse.exporting.bundle import export_network
+from nasfuse.exporting.formats import FORMATS, parse_formats
+from nasfuse.exporting.origin import Origin
 from nasfuse.exporting.source import module_source
 from nasfuse.network import build, cost
-from nasfuse.results import Result
-from nasfuse.scaling import fit_to_budget
-from nasfuse.space import load_space, space_names
+from nasfuse.recipe import Recipe
+from nasfuse.training import Training
 
-MakeResult = Callable[..., Result]
-HOSTILE = ('"""', "it's", "\\", "a\nb", "{}", "<script>", "naïve ☃", "');import os;('")
-
-
-def weights(architecture: Architecture, path: Path) -> Path:
-    """Random weights with statistics that are not those of a fresh batch norm."""
-    torch.manual_seed(1)
-    network = build(architecture)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.5, 2)
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
-    return path
+Randomised = Callable[[Architecture], torch.nn.Module]
+HOSTILE = ('"""', "it's", "\\", "a\nb", "{}", "<script>", "naïve ☃", "');import os;('", "\x1b[2J|")
 
 
-def preprocessing(classes: tuple[str, ...] = ("a", "b", "c")) -> Preprocessing:
-    return Preprocessing(classes, (0.25,), (0.5,))
-
-
-def test_exported_files_stand_alone(
-    tmp_path: Path, architecture: Architecture, make_result: MakeResult
-) -> None:
-    result = make_result(0, key=architecture.key, versions={"nasfuse": "0", "torch": "0"})
-    stored = weights(architecture, tmp_path / "w.safetensors")
-    out = tmp_path / "a folder" / "net"
-    check = export_result(
-        result, stored, out, preprocessing=preprocessing(), trained="Not trained at all."
+@pytest.fixture
+def origin(tmp_path: Path, architecture: Architecture, randomised: Randomised) -> Origin:
+    path = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in randomised(architecture).state_dict().items()}, path)
+    return Origin(
+        architecture=architecture,
+        weights=path,
+        kind="search",
+        story="Weights that nobody trained.",
+        quality=("Test accuracy: never measured.",),
+        accuracy=None,
+        classes=("a", "b", "c"),
+        mean=(0.25,),
+        std=(0.5,),
+        side=9,
+        source=("stripes", 9, 0, 0),
+        data="stripes",
+        fingerprint="0" * 12,
+        recipe=Recipe(),
+        epochs=1,
+        seed=0,
+        versions={"nasfuse": "0", "torch": "0"},
     )
-    assert set(check.differences.values()) == {0.0}
+
+
+def isolated(code: str, folder: Path) -> str:
+    """What Python prints in the folder, without this checkout."""
+    command = [sys.executable, "-I", "-B", "-c", f"import sys; sys.path.insert(0, '.')\n{code}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_exported_files_stand_alone(tmp_path: Path, origin: Origin, dataset: Dataset) -> None:
+    out, architecture = tmp_path / "a folder" / "net", origin.architecture
+    check = export_network(origin, out, validation=dataset.validation, latency=True)
+    assert set(check.differences["python"].values()) == {0.0}
+    assert max(check.differences["onnx"].values()) <= 1e-5
+    assert set(check.differences["onnx"]) == {1, 2, 7}
     assert (check.macs, check.params) == cost(architecture)[:2]
-    assert {p.name for p in out.iterdir()} == {
-        "architecture.json",
-        "model.py",
-        "model.safetensors",
-        "verify.json",
-    }
-    assert load_file(out / "model.safetensors").keys() == load_file(stored).keys()
+    assert check.validation is not None
+    assert check.validation.images == 30
+    assert set(check.validation.shares) == {"trained", "python", "onnx"}
+    files = {"architecture.json", "model.py", "model.safetensors", "model.onnx"}
+    assert {p.name for p in out.iterdir()} == files | {"README.md", "verify.json"}
+    assert load_file(out / "model.safetensors").keys() == load_file(origin.weights).keys()
     assert json.loads((out / "architecture.json").read_text()) == architecture.document()
-    code = (
-        "import sys; sys.path.insert(0, '.'); import torch, model\n"
+    assert json.loads((out / "verify.json").read_text()) == check.document()
+    card = (out / "README.md").read_text()
+    for words in ("parameters", "FLOPs", "Weights that nobody trained", "90th percentile"):
+        assert words in card
+    printed = isolated(
+        "import torch, model\n"
         "images = torch.zeros(2, 1, 9, 9, dtype=torch.uint8)\n"
         "print(tuple(model.load()(model.normalise(images)).shape), model.CLASSES)\n"
-        "assert not {'nasfuse', 'safetensors'} & set(sys.modules)"
+        "assert not {'nasfuse', 'safetensors', 'numpy', 'PIL'} & set(sys.modules) - {'numpy'}",
+        out,
     )
-    run = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=out, capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == "(2, 3) ('a', 'b', 'c')"
+    assert printed.strip() == "(2, 3) ('a', 'b', 'c')"
+    for path in out.rglob("*"):
+        assert str(tmp_path).encode() not in path.read_bytes()
+        assert b"/nasfuse/" not in path.read_bytes()
 
 
-def test_an_export_never_replaces_files(
-    tmp_path: Path, architecture: Architecture, make_result: MakeResult
+def test_it_runs_on_a_photo_with_the_search_s_own_preprocessing(
+    tmp_path: Path, origin: Origin
 ) -> None:
-    (tmp_path / "mine.txt").write_text("keep me")
-    with pytest.raises(UsageError, match="not empty"):
-        export_result(
-            make_result(0), tmp_path / "w", tmp_path, preprocessing=preprocessing(), trained=""
+    out = tmp_path / "net"
+    export_network(origin, out, ("python",))
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (40, 60, 4), dtype=np.uint8)
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "a.jpg", quality=90)
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "c.png")
+    deep = pixels[..., 0].astype(np.uint16) * 257 - 3 * (pixels[..., 0] > 0)
+    Image.fromarray(deep.astype(np.uint16)).save(tmp_path / "d.png")
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "e.jpg", exif=turned)
+    paths = [tmp_path / name for name in ("a.jpg", "b.png", "c.png", "d.png", "e.jpg")]
+    expected: dict[int, Any] = {}
+    assert not decode(paths, expected.__setitem__, side=9, grey=True)
+    code = "import model\nfor p in {}: print(model.read_image(p).flatten().tolist())"
+    lines = isolated(code.format([str(path) for path in paths]), out).splitlines()
+    for number, line in enumerate(lines):
+        assert json.loads(line) == expected[number].flatten().tolist()
+    run = subprocess.run(
+        [sys.executable, "-I", str(out / "model.py"), *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(run.stdout.splitlines()) == len(paths)
+    assert "'a'" in run.stdout
+
+
+def test_every_format_answers_alike_and_twice_the_same(tmp_path: Path, origin: Origin) -> None:
+    pytest.importorskip("huggingface_hub")
+    for name in ("one", "two"):
+        check = export_network(origin, tmp_path / name, tuple(FORMATS))
+        assert check.formats == tuple(FORMATS)
+        for exact in ("python", "pt2", "hf"):
+            assert max(check.differences[exact].values()) == 0
+    for path in (tmp_path / "one").rglob("*"):
+        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        # MLflow writes the time into its files
+        assert path.is_dir() or "mlflow" in str(path) or path.read_bytes() == other.read_bytes(), (
+            path.name
         )
-    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_an_export_never_replaces_files(tmp_path: Path, origin: Origin) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mine.txt").write_text("keep me")
+    with pytest.raises(UsageError, match="not empty"):
+        export_network(origin, tmp_path / "mine")
+    with pytest.raises(UsageError, match="a file"):
+        export_network(origin, origin.weights)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["mine.txt"]
+
+
+DRIFTS = {
+    "another sum": ("x = x + y", "x = x - y", "largest difference"),
+    "no module": ("import torch\n", "import torches\n", "torches"),
+    "needs nasfuse": ("import torch\n", "import torch\nimport nasfuse\n", "nasfuse"),
+}
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
 def test_a_failed_check_leaves_nothing(
-    tmp_path: Path,
-    architecture: Architecture,
-    make_result: MakeResult,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, origin: Origin, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, drift: str
 ) -> None:
     """A module that answers differently is not exported."""
-    import nasfuse.exporting.bundle as bundle
+    old, new, said = DRIFTS[drift]
 
-    def drifted(*args: object, **kwargs: object) -> str:
-        return module_source(*args, **kwargs).replace(  # type: ignore[arg-type]
-            "x = x + y", "x = x - y"
-        )
+    def drifted(*args: Any, **options: Any) -> str:
+        text = module_source(*args, **options)
+        assert old in text
+        return text.replace(old, new)
 
-    monkeypatch.setattr(bundle, "module_source", drifted)
-    result = make_result(0, versions={"nasfuse": "0", "torch": "0"})
-    stored = weights(architecture, tmp_path / "w.safetensors")
-    with pytest.raises(ExportError, match="not the searched one"):
-        export_result(result, stored, tmp_path / "net", preprocessing=preprocessing(), trained="")
+    monkeypatch.setattr(formats, "module_source", drifted)
+    with pytest.raises(ExportError) as caught:
+        export_network(origin, tmp_path / "net", ("python",), validation=dataset.validation)
+    assert said in caught.value.why
+    assert caught.value.exit_code == 7
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def source(architecture: Architecture, classes: tuple[str, ...] = ("a", "b")) -> str:
-    constants = {"CLASSES": classes, "RESOLUTION": 16, "MEAN": (0.5,), "STD": (0.25,)}
+def test_preprocessing_that_drifted_is_found(
+    tmp_path: Path, origin: Origin, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normalisation, device = Normalisation(origin.mean, origin.std), torch.device("cpu")
+    images = Images.of(dataset.train, normalisation, resolution=16, device=device)
+    recipe = origin.recipe.model_copy(update={"batch": 32})
+    training = Training(build(origin.architecture), images, recipe, epochs=8, seed=0)
+    while training.done < training.steps:
+        training.epoch()
+    state = training.network.state_dict()
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, origin.weights)
+
+    def drifted(*args: Any, **options: Any) -> str:
+        return module_source(*args, **options).replace("square.float()", "square.flip(2).float()")
+
+    monkeypatch.setattr(formats, "module_source", drifted)
+    with pytest.raises(ExportError) as caught:
+        export_network(origin, tmp_path / "net", ("python",), validation=dataset.validation)
+    assert "validation accuracy" in caught.value.why
+
+
+def test_weights_that_do_not_know_what_was_recorded_are_refused(
+    tmp_path: Path, origin: Origin, dataset: Dataset
+) -> None:
+    with pytest.raises(ExportError, match="not the trained one") as caught:
+        export_network(
+            replace(origin, accuracy=0.99),
+            tmp_path / "net",
+            ("python",),
+            validation=dataset.validation,
+        )
+    assert caught.value.where == "recorded"
+
+
+def test_formats_are_known_and_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_formats("onnx, ONNX,") == ("python", "onnx")
+    with pytest.raises(UsageError, match="onx"):
+        parse_formats("onx")
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.raises(SetupError, match="onnxruntime") as caught:
+        parse_formats("onnx")
+    assert "pip install" in caught.value.fix
+
+
+def source(architecture: Architecture, classes: tuple[str, ...]) -> str:
+    constants = {"CLASSES": classes, "RESOLUTION": 16, "SIDE": 9, "MEAN": (0.5,), "STD": (0.25,)}
     return module_source(architecture, about="\n".join(classes), constants=constants)
 
 
-@pytest.mark.parametrize("name", space_names())
-def test_sampled_networks_have_the_same_source_and_keys(name: str, tmp_path: Path) -> None:
-    """Difference 0 and clean, formatted source for networks of every shipped space."""
-    space, budget = load_space(name), 20_000_000 if name == "mobile" else 4_000_000
-    for seed in range(25):
-        candidate = space.sample(seed)
-        network = fit_to_budget(candidate.architecture, candidate.scaling, budget)
-        text = source(network)
-        (tmp_path / f"model{seed}.py").write_text(text)
-        namespace: dict[str, object] = {"__name__": "model"}
-        exec(compile(text, "model.py", "exec"), namespace)
-        torch.manual_seed(seed)
-        searched = build(network).eval()
-        exported = namespace["Network"]()  # type: ignore[operator]
-        exported.load_state_dict(searched.state_dict())
-        x = torch.randn(2, network.channels, network.resolution, network.resolution)
-        with torch.no_grad():
-            assert torch.equal(searched(x), exported.eval()(x))
-    for command in (["check"], ["format", "--check"]):
-        ruff = [sys.executable, "-m", "ruff", *command, "--isolated", str(tmp_path)]
-        run = subprocess.run(ruff, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stdout
-
-
-def test_text_from_outside_stays_text(architecture: Architecture) -> None:
-    text = source(architecture, HOSTILE)
-    namespace: dict[str, object] = {"__name__": "model"}
+def test_text_from_outside_stays_text(tmp_path: Path, origin: Origin) -> None:
+    text = source(origin.architecture, HOSTILE)
+    namespace: dict[str, Any] = {"__name__": "model"}
     exec(compile(text, "model.py", "exec"), namespace)
     assert namespace["CLASSES"] == HOSTILE
     assert "os" not in namespace
     assert text.isascii() or "☃" in str(namespace["__doc__"])
-
-
-def test_exports_are_byte_identical(architecture: Architecture) -> None:
-    assert source(architecture) == source(architecture)
+    hostile = replace(origin, classes=HOSTILE[:3], data=HOSTILE[5] + HOSTILE[8])
+    export_network(hostile, tmp_path / "net", ("python",))
+    card = (tmp_path / "net" / "README.md").read_text()
+    assert "<script>" not in card
+    assert "\x1b" not in card

@@ -164,9 +164,14 @@ def test_the_best_network_is_exported(searched: dict[str, Any]) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert "largest difference 0" in run.stdout
+    assert "largest difference: python 0" in run.stdout
+    assert "Weights of the search (a full run)" in run.stdout
+    assert "other seeds, which did not choose it" in run.stdout
     verified = json.loads((out / "verify.json").read_text())
-    assert set(verified["largest_difference_by_batch"].values()) == {0.0}
+    differences = verified["largest_difference_by_batch"]
+    assert set(differences["python"].values()) == {0.0}
+    assert max(differences["onnx"].values()) <= 1e-5
+    assert verified["validation"]["images"] == 2000
 
 
 def test_a_search_that_is_done_trains_nothing_more(searched: dict[str, Any]) -> None:

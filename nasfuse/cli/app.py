@@ -17,6 +17,7 @@ from nasfuse.cli.exporting import export
 from nasfuse.cli.following import status, stop
 from nasfuse.cli.looking import front, show, ui
 from nasfuse.cli.searching import resume, search
+from nasfuse.cli.training import train
 
 # in the order of the help; the name of the function is the verb
 VERBS: dict[Callable[..., Any], str] = {
@@ -27,6 +28,7 @@ VERBS: dict[Callable[..., Any], str] = {
     front: "nasfuse front --csv > front.csv",
     show: "nasfuse show photos-1 best",
     explain: "nasfuse explain --swaps 8 --time-limit 30m",
+    train: "nasfuse train best --epochs 30",
     export: "nasfuse export best --out net/",
     cost: "nasfuse cost resnet50 --by-layer",
     spaces: "nasfuse spaces default",

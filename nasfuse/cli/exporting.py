@@ -4,49 +4,95 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nasfuse.cli.options import (
     STUDIES,
     Json,
+    NetworkWords,
     Studies,
     StudyOption,
-    TrialWords,
-    study_and_trial,
+    TrialOption,
+    network_and_trial,
 )
+
+if TYPE_CHECKING:
+    from nasfuse.api import Exported
 
 
 def export(
     out: Annotated[Path, typer.Option(help="Folder to write; must be new or empty.")],
-    trial: TrialWords = None,
+    network: NetworkWords = None,
+    trial: TrialOption = None,
     study: StudyOption = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Of python, onnx, pt2, hf, mlflow; python always.")
+    ] = "python,onnx",
+    weights: Annotated[
+        str, typer.Option(help="best-available, trained or search (short runs too).")
+    ] = "best-available",
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Measure it and put it into the model card.")
+    ] = False,
+    register: Annotated[
+        str | None, typer.Option(help="Register it in MLflow under this name.")
+    ] = None,
     studies: Studies = STUDIES,
     as_json: Json = False,
 ) -> None:
-    """Write a network as a folder that needs torch only, checked in a fresh process."""
+    """Write a network as a folder that needs nothing of nasfuse, checked in a fresh process."""
+    from nasfuse.api import ExportOptions
     from nasfuse.api import export as write
-    from nasfuse.costs import show_macs
-    from nasfuse.screens import make_console, print_json, say
+    from nasfuse.screens import print_json
 
-    found, which = study_and_trial(studies, trial, study)
-    result, check = write(found, which, out=out)
-    files = sorted(path.name for path in out.iterdir())
-    difference = max(check.differences.values())
-    if as_json:
-        document = {"key": result.key, "out": str(out), "files": files, "difference": difference}
-        print_json({"schema_version": 1, **document})
-        return
-    console = make_console(False)
-    say(
-        console,
-        f"trial {result.number} of {found.settings.name}: validation accuracy "
-        f"{result.point.accuracy:.4f}, {show_macs(check.macs)} MACs, {check.params:,} parameters",
+    named, which = network_and_trial(network, trial)
+    options = ExportOptions(
+        out=out,
+        network=named,
+        trial=which,
+        study=study,
+        formats=formats,
+        weights=weights,  # type: ignore[arg-type]  # checked where it is used
+        latency=latency,
+        register=register,
+        studies=studies,
     )
-    rung = found.settings.recipe.rungs[result.rung]
-    epochs = f"{rung.epochs} epoch{'s' * (rung.epochs > 1)}"
-    say(console, f"weights  of the search: {epochs} on {rung.share:.0%} of the training images")
+    exported = write(options)
+    files = sorted(path.name for path in out.iterdir())
+    if as_json:
+        document = {"key": exported.origin.architecture.key, "out": str(out), "files": files}
+        difference = max(exported.check.differences["python"].values())
+        checks = {
+            "difference": difference,
+            "check": exported.check.document(),
+            "registered": exported.address,
+        }
+        print_json({"schema_version": 1, **document, "weights": exported.origin.kind, **checks})
+        return
+    _print(exported, out, files)
+
+
+def _print(exported: Exported, out: Path, files: list[str]) -> None:
+    from nasfuse.costs import show_macs
+    from nasfuse.screens import make_console, say
+
+    console, origin, check = make_console(False), exported.origin, exported.check
+    say(console, f"{show_macs(check.macs)} MACs, {check.params:,} parameters")
+    say(console, origin.story)
+    for line in origin.quality:
+        say(console, line)
     say(console, f"wrote    {out}: {', '.join(files)}")
-    say(console, f"checked  in a fresh process: largest difference {difference:g}")
-    say(console, f"use it   cd {shlex.quote(str(out))} && python -c 'import model; model.load()'")
+    largest = ", ".join(f"{name} {max(d.values()):.2g}" for name, d in check.differences.items())
+    say(console, f"checked  in a fresh process, largest difference: {largest}")
+    if check.validation is None:
+        say(console, "         accuracy not checked: the validation images are not at hand")
+    else:
+        shares = ", ".join(f"{name} {s:.2%}" for name, s in check.validation.shares.items())
+        say(console, f"         on {check.validation.images:,} validation images: {shares}")
+    for name, times in check.latency.items():
+        say(console, f"latency  {name} {times['median']:.2f} ms on one thread")
+    if exported.address:
+        say(console, f"MLflow   {exported.address}")
+    say(console, f"use it   cd {shlex.quote(str(out))} && python model.py photo.jpg")

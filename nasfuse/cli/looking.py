@@ -56,7 +56,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print everything about one trained network."""
-    from nasfuse.api import choose
+    from nasfuse.choosing import choose
     from nasfuse.screens import make_console, print_json, print_trial
 
     found, which = study_and_trial(studies, trial, study)

@@ -36,6 +36,18 @@ TrialWords = Annotated[
         autocompletion=completing.trials,
     ),
 ]
+NetworkWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[STUDY] [TRIAL] | NETWORK",
+        help="A study, and best (the default), a trial's number or its key; or an architecture's "
+        "file or name; or the folder of a training.",
+        autocompletion=completing.trials,
+    ),
+]
+TrialOption = Annotated[
+    str | None, typer.Option(help="Of a study: best (the default), a number or a key.")
+]
 Trials = Annotated[int | None, typer.Option(min=1, help="Stop after this many different networks.")]
 TimeLimit = Annotated[
     str | None, typer.Option(help="Stop after this time, such as 90s, 30m or 2h.  [default: 7m]")
@@ -71,6 +83,23 @@ def study_and_trial(studies: Path, words: list[str] | None, name: str | None) ->
     if not name and given and (len(given) == 2 or _is_study(studies, given[0])):
         name = given.pop(0)
     return find_study(studies, name), given[0] if given else "best"
+
+
+def network_and_trial(words: list[str] | None, trial: str | None) -> tuple[str, str | None]:
+    """What names a network, and the trial of a study where there are two words or `--trial`.
+
+    Raises:
+        UsageError: there are more words.
+    """
+    given = [*(words or ["best"]), *([trial] if trial else [])]
+    if len(given) > 2:
+        raise UsageError(
+            f"'{given[-1]}' is one word too many",
+            where=" ".join(given),
+            why="a study and a trial are enough",
+            fix=" ".join(given[:2]),
+        )
+    return given[0], given[1] if len(given) == 2 else None
 
 
 def _is_study(studies: Path, word: str) -> bool:

@@ -16,6 +16,7 @@ from torch import nn
 
 from nasfuse.architecture import Architecture
 from nasfuse.costs import Cost, Shape, show_macs
+from nasfuse.exporting.loading import LOADING
 from nasfuse.network import Group, layout
 from nasfuse.plan import Layer, Part
 
@@ -35,19 +36,20 @@ def module_source(architecture: Architecture, *, about: str, constants: Mapping[
     blocks = "\n\n\n".join(_class_source(cls) for cls in found)
     return "\n".join(
         (
-            f'"""{_docstring(about)}\n"""\n',
+            f'"""{_docstring(about)}"""\n',
             _imports(blocks),
             f"{literals}\n\n",
             f"{blocks}\n\n",
             f"{_network(architecture, tree)}\n\n",
-            _LOADING,
+            LOADING,
         )
     )
 
 
 def _docstring(text: str) -> str:
     """Text that can neither end the docstring nor escape in it."""
-    return text.replace("\\", "/").replace('"', "'").strip()
+    safe = text.replace("\\", "/").replace('"', "'").strip()
+    return f"{safe}\n" if "\n" in safe else safe
 
 
 def _constant(name: str, value: Any) -> str:
@@ -87,8 +89,8 @@ def _imports(text: str) -> str:
         "import math": "math." in text,
         "from collections.abc import Sequence": "Sequence[" in text,
     }
-    standard = ["import json", *(line for line, used in uses.items() if used)]
-    lines = (*sorted(standard, key=lambda line: line.split()[0] != "import"), *_PATH)
+    standard = ["import json", "import sys", *(line for line, used in uses.items() if used)]
+    lines = (*sorted(standard, key=lambda line: (line[:6] != "import", line)), *_PATH)
     return "\n".join(("from __future__ import annotations\n", *lines, _TORCH))
 
 
@@ -220,48 +222,6 @@ def _name(cls: type) -> str:
 def describe(shape: Shape, cost: Cost) -> str:
     """One sentence on size and price, in both conventions of counting."""
     return (
-        f"{show_macs(cost.macs)} MACs ({show_macs(2 * cost.macs)} FLOPs where a multiply-add\n"
+        f"{show_macs(cost.macs)} MACs ({show_macs(2 * cost.macs)} FLOPs where a multiply-add "
         f"counts as two), {cost.params:,} parameters, images of {shape}."
     )
-
-
-_LOADING = '''def load(weights: str | Path | None = None) -> Network:
-    """The network in evaluation mode; without a path, the weights beside this file."""
-    path = Path(weights) if weights else Path(__file__).with_name("model.safetensors")
-    network = Network()
-    network.load_state_dict(read_safetensors(path))
-    return network.eval()
-
-
-def normalise(images: Tensor) -> Tensor:
-    """uint8 images (batch, channels, height, width) as the network wants them.
-
-    The middle square, at the resolution, normalised; with as many channels as MEAN.
-    """
-    mean, std = torch.tensor(MEAN), torch.tensor(STD)
-    height, width = images.shape[-2:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = images[..., top : top + side, left : left + side]
-    scaled = (square.float() / 255 - mean[:, None, None]) / std[:, None, None]
-    if side == RESOLUTION:
-        return scaled
-    size = (RESOLUTION, RESOLUTION)
-    return nn.functional.interpolate(scaled, size, mode="bilinear", antialias=True)
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors by name: eight bytes of length, a JSON header, then the raw numbers."""
-    data = bytearray(path.read_bytes())
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header.pop("__metadata__", None)
-    types = {"F32": torch.float32, "I64": torch.int64}
-    tensors = {}
-    for name, entry in header.items():
-        start, end = (8 + size + offset for offset in entry["data_offsets"])
-        # copied, because numbers that do not start at a multiple of their size cannot be viewed
-        piece = torch.frombuffer(data[start:end], dtype=types[entry["dtype"]])
-        tensors[name] = piece.view(entry["shape"])
-    return tensors
-'''

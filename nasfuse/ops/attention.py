@@ -180,7 +180,7 @@ class NonLocal(nn.Module):
         keys, values = self.key(x).flatten(2), self.value(x).flatten(2)
         weights = torch.softmax(torch.bmm(queries, keys).float(), 2).to(values.dtype)
         mixed = torch.bmm(weights, values.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = self.norm(self.out(mixed.reshape(len(x), -1, *x.shape[2:])))
+        out: Tensor = self.norm(self.out(mixed.reshape(x.shape[0], -1, *x.shape[2:])))
         return x + out
 
 

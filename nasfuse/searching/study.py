@@ -13,8 +13,10 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nasfuse.architecture import read_document
-from nasfuse.errors import StorageError, UsageError
+from nasfuse.data.dataset import Dataset
+from nasfuse.data.load import load_dataset, runs_code
+from nasfuse.documents import read_document
+from nasfuse.errors import DataError, StorageError, UsageError
 from nasfuse.files import write_text
 from nasfuse.names import nearest
 from nasfuse.names import study_names as study_names
@@ -230,3 +232,32 @@ def free_name(studies: Path, stem: str) -> str:
     while (studies / f"{stem}-{number}").exists():
         number += 1
     return f"{stem}-{number}"
+
+
+def images_again(settings: Settings, data: str | None) -> Dataset:
+    """The images of a study, once more, and the same; `data` is where they are now, if they moved.
+
+    Raises:
+        DataError: they are gone, or not those that the study began with.
+        UsageError: they come from a function, which `data` has to name again.
+    """
+    source = data or settings.data
+    if data is None and runs_code(source):
+        raise UsageError(
+            f"the images of this study come from a function, {source}",
+            where=f"study '{settings.name}'",
+            why="code runs only where its name is typed, and not because a study's file names it",
+            fix=f"nasfuse resume {settings.name} --data {source}",
+        )
+    dataset = load_dataset(
+        source, side=settings.side, seed=settings.seed, skip_bad=settings.skip_bad
+    )
+    if dataset.fingerprint != settings.fingerprint:
+        raise DataError(
+            "the images have changed since the study began",
+            where=source,
+            why=f"their fingerprint is {dataset.fingerprint}, it was {settings.fingerprint}; "
+            "accuracies on different images cannot be compared",
+            fix=f"nasfuse search --data {source}   for a new study",
+        )
+    return dataset

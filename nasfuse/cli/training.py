@@ -1,0 +1,89 @@
+"""train: one architecture, fully and with several seeds."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nasfuse.cli.options import (
+    MAX_SEED,
+    STUDIES,
+    Json,
+    NetworkWords,
+    Quiet,
+    Studies,
+    StudyOption,
+    TrialOption,
+    network_and_trial,
+)
+
+
+def train(
+    network: NetworkWords = None,
+    trial: TrialOption = None,
+    study: StudyOption = None,
+    data: Annotated[
+        str | None, typer.Option(help="Other images than the study's; needed for an architecture.")
+    ] = None,
+    skip_bad: Annotated[
+        int | None, typer.Option(min=0, help="Leave out up to this many unreadable images.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="[default: 20, or the search's]")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Trainings from scratch.")] = 3,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Of the first.  [default: the study's]")
+    ] = None,
+    all_data: Annotated[
+        bool, typer.Option("--all-data", help="Train on the validation images too.")
+    ] = False,
+    recipe: Annotated[
+        Path | None, typer.Option(help="YAML file with how to train.  [default: the study's]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write.  [default: in the study's]")
+    ] = None,
+    studies: Studies = STUDIES,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network fully, with several seeds; the test images are used once, at the end.
+
+    The same command goes on after Ctrl-C or a kill. `nasfuse export` then takes these weights.
+    """
+    from nasfuse.api import train as run
+    from nasfuse.screens import make_console, print_json
+    from nasfuse.training_plan import TrainOptions
+    from nasfuse.training_screen import following, print_trained
+
+    named, which = network_and_trial(network, trial)
+    options = TrainOptions(
+        network=named,
+        trial=which,
+        study=study,
+        data=data,
+        skip_bad=skip_bad,
+        epochs=epochs,
+        seeds=seeds,
+        seed=seed,
+        all_data=all_data,
+        recipe=recipe,
+        out=out,
+        studies=studies,
+    )
+    console = make_console(as_json)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        with following(console, quiet=quiet) as (announce, listen):
+            finished = run(options, announce=announce, listen=listen)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last epoch", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print_trained(console, finished)
+    if as_json:
+        print_json({**finished.trained.model_dump(mode="json"), "folder": str(finished.folder)})

@@ -1,0 +1,198 @@
+"""Where exported weights come from: all that the files say of them, without paths or times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Literal, get_args
+
+from nasfuse.architecture import Architecture
+from nasfuse.data.dataset import Split
+from nasfuse.data.load import load_dataset, runs_code
+from nasfuse.errors import DataError, StorageError, UsageError
+from nasfuse.recipe import Recipe
+from nasfuse.results import Result
+from nasfuse.searching.study import Study
+from nasfuse.trained import Trained, find_trained
+
+Weights = Literal["best-available", "trained", "search"]
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A network, its weights and their story.
+
+    `kind` is how they were trained: fully, as a full run of a search, or in one of its short runs.
+    `story` says so in a sentence, `quality` what the network knows, a line each. `accuracy` is the
+    recorded one on all validation images, where it was measured in float32. `side` is that of
+    the images which the preprocessing starts from, `source` what `load_dataset` is told for them.
+    """
+
+    architecture: Architecture
+    weights: Path
+    kind: Literal["trained", "search", "short"]
+    story: str
+    quality: tuple[str, ...]
+    accuracy: float | None
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    side: int
+    source: tuple[str, int, int, int]
+    data: str
+    fingerprint: str
+    recipe: Recipe
+    epochs: int
+    seed: int
+    versions: dict[str, str]
+
+
+def origin_of_trial(study: Study, result: Result, weights: Weights) -> Origin:
+    """The best weights of a trial that `weights` admits: of a full training, else of the search.
+
+    Raises:
+        UsageError: there are none; those of short runs are to be asked for.
+        StorageError: their file is gone.
+    """
+    if weights not in WEIGHTS:
+        raise UsageError(
+            f"there are no weights '{weights}'",
+            where="--weights",
+            why=f"the choices are {', '.join(WEIGHTS)}",
+            fix="--weights best-available",
+        )
+    found = find_trained(study.folder, result.key) if weights != "search" else None
+    if found is not None:
+        return origin_of_training(*found)
+    full = result.rung == study.settings.recipe.top
+    if weights == "trained" or (weights == "best-available" and not full):
+        raise _not_trained(study, result, full=full)
+    return _of_search(study, result)
+
+
+def _not_trained(study: Study, result: Result, *, full: bool) -> UsageError:
+    rung = study.settings.recipe.rungs[result.rung]
+    runs = f"{rung.passes:g} epoch(s) of a search" + ("" if full else ", a short run to rank it")
+    return UsageError(
+        f"trial {result.number} has not been trained fully",
+        where=str(study.folder),
+        why=f"its weights have seen {runs}",
+        fix=f"nasfuse train {study.folder.name} --trial {result.number}   or --weights search",
+    )
+
+
+def _of_search(study: Study, result: Result) -> Origin:
+    settings, rung = study.settings, study.settings.recipe.rungs[result.rung]
+    top = result.rung == settings.recipe.top
+    seen = (
+        f"{rung.epochs} epoch{'s' * (rung.epochs > 1)} on {rung.share:.0%} of the training images"
+    )
+    early = "" if rung.stop == 1 else f", stopped after {rung.stop:.0%} of it"
+    what = "a full run" if top else "a short run, made to rank networks and not to be used"
+    story = f"Weights of the search ({what}): search recipe, {seen}{early}."
+    quality = [
+        f"Validation accuracy {result.point.accuracy:.2%} (1 seed, {settings.validation:,} "
+        "images), by which the search may have chosen this run."
+    ]
+    again = [
+        r.point.accuracy
+        for r in study.results
+        if r.key == result.key
+        and r.rung == settings.recipe.top
+        and r.repeat
+        and r.status != "failed"
+    ]
+    if len(again) > 1:
+        quality.append(
+            f"Trained again by the finals: validation accuracy {fmean(again):.2%} +- "
+            f"{100 * stdev(again):.2f} ({len(again)} other seeds, which did not choose it)."
+        )
+    quality.append("Test accuracy: never measured. `nasfuse train` does, with several seeds.")
+    path = study.trial(result.key) / f"{result.step.stem}.safetensors"
+    return Origin(
+        architecture=result.architecture,
+        weights=_existing(path),
+        kind="search" if top else "short",
+        story=story,
+        quality=tuple(quality),
+        accuracy=None,  # the search judges in bfloat16 where the machine has it
+        classes=settings.classes,
+        mean=settings.mean,
+        std=settings.std,
+        side=settings.side,
+        source=(settings.data, settings.side, settings.seed, settings.skip_bad),
+        data=Path(settings.data).name,
+        fingerprint=settings.fingerprint,
+        recipe=settings.recipe,
+        epochs=rung.epochs,
+        seed=result.seed,
+        versions=result.versions,
+    )
+
+
+def origin_of_training(folder: Path, trained: Trained) -> Origin:
+    """The chosen run of a full training."""
+    settings, run = trained.settings, trained.runs[trained.chosen]
+    count = len(trained.runs)
+    images = "training and validation images" if settings.all_data else "training images"
+    chosen = (
+        "the first seed's" if trained.validation is None else "the best seed's by validation images"
+    )
+    story = f"Weights of a full training, {settings.epochs} epochs on the {images}" + (
+        f": {chosen} of {count}." if count > 1 else ", one seed."
+    )
+    quality = []
+    for name, scores in (("Test", trained.test), ("Validation", trained.validation)):
+        if scores is not None:
+            own = f"; these weights {scores.accuracies[trained.chosen]:.2%}" if count > 1 else ""
+            quality.append(f"{name} accuracy {scores.text}, {scores.images:,} images{own}.")
+    if trained.test is None:
+        quality.append("Test accuracy: the data have no test images.")
+    if trained.validation is None:
+        quality.append("Validation accuracy: none, as the network was trained on these images.")
+    accuracy = trained.validation.accuracies[trained.chosen] if trained.validation else None
+    return Origin(
+        architecture=settings.architecture,
+        weights=_existing(folder / run.weights),
+        kind="trained",
+        story=story,
+        quality=tuple(quality),
+        accuracy=accuracy,
+        classes=settings.classes,
+        mean=settings.mean,
+        std=settings.std,
+        side=settings.stored,
+        source=(settings.data, settings.side, settings.split_seed, settings.skip_bad),
+        data=Path(settings.data).name,
+        fingerprint=settings.fingerprint,
+        recipe=settings.recipe,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        versions=trained.versions,
+    )
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise StorageError("the weights of this network are gone", where=str(path))
+    return path
+
+
+def with_images(origin: Origin) -> tuple[Origin, Split | None]:
+    """The validation images, where the data are at hand and still the same; and the side they have.
+
+    An export does not depend on them: the computer that exports may be another one. Images from a
+    function count as not at hand, for code runs only where its name is typed.
+    """
+    data, side, seed, skip_bad = origin.source
+    if runs_code(data):
+        return origin, None
+    try:
+        dataset = load_dataset(data, side=side, seed=seed, skip_bad=skip_bad)
+    except DataError:
+        return origin, None
+    if dataset.fingerprint != origin.fingerprint:
+        return origin, None
+    return replace(origin, side=dataset.train.images.shape[-1]), dataset.validation

@@ -1,0 +1,225 @@
+"""Verification: a fresh process elsewhere reloads every file and must answer as the network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nasfuse.data.batches import Images, Normalisation
+from nasfuse.data.dataset import Split
+from nasfuse.errors import ExportError
+from nasfuse.exporting import fresh
+from nasfuse.exporting.origin import Origin
+from nasfuse.network import build, cost
+from nasfuse.training import answers
+
+BATCHES = (1, 2, 7)
+# of the largest difference, for outputs up to 1; above that, relative to the largest output
+TOLERANCES = {"python": 0.0, "hf": 0.0, "pt2": 0.0, "mlflow": 1e-6, "onnx": 1e-5}
+MAX_ACCURACY_GAP = 0.001
+MAX_IMAGES, MAX_BYTES = 2000, 2**28  # of the validation images that are tried
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Accuracies of the trained network and of exported files on so many validation images."""
+
+    images: int
+    shares: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the fresh process found, by format: largest differences by batch size, and the cost.
+
+    `latency` has the median and the 90th percentile in milliseconds, where that was asked for.
+    """
+
+    differences: dict[str, dict[int, float]]
+    macs: int
+    params: int
+    validation: Agreement | None
+    latency: dict[str, dict[str, float]]
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(self.differences)
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        return {name: TOLERANCES[name] for name in self.formats}
+
+    def document(self) -> dict[str, Any]:
+        """As plain values, for verify.json."""
+        validation = self.validation
+        return {
+            "checked": "a fresh Python process that cannot import nasfuse, in another folder",
+            "largest_difference_by_batch": {
+                name: {str(n): value for n, value in found.items()}
+                for name, found in self.differences.items()
+            },
+            "tolerance": self.tolerances,
+            "macs": self.macs,
+            "params": self.params,
+            "validation": {"images": validation.images, "accuracy": validation.shares}
+            if validation
+            else None,
+            **({"latency_milliseconds": self.latency} if self.latency else {}),
+        }
+
+
+def trained_network(origin: Origin) -> nn.Module:
+    """The network as it was trained, in evaluation mode."""
+    network = build(origin.architecture)
+    network.load_state_dict(load_file(origin.weights))
+    return network.eval()
+
+
+def verify(
+    folder: Path,
+    origin: Origin,
+    formats: Sequence[str],
+    *,
+    validation: Split | None,
+    latency: bool = False,
+) -> Check:
+    """Load the folder in a fresh interpreter elsewhere and compare it with the trained network.
+
+    Raises:
+        ExportError: it cannot be loaded, needs nasfuse, differs in any output beyond the tolerance
+            of its format, costs something else, or is less accurate.
+    """
+    network = trained_network(origin)
+    architecture, generator = origin.architecture, torch.Generator().manual_seed(0)
+    side = architecture.resolution
+    random = {
+        str(n): torch.randn(n, architecture.channels, side, side, generator=generator)
+        for n in BATCHES
+    }
+    tried = _tried(validation)
+    raw = None if tried is None else torch.from_numpy(tried.images)
+    answer = _ask(folder, {"random": random, "raw": raw}, formats=formats, latency=latency)
+    with torch.inference_mode(), _one_thread():
+        expected = {n: network(random[str(n)]) for n in BATCHES}
+    check = Check(
+        {name: _differences(expected, answer["outputs"][name]) for name in formats},
+        answer["macs"],
+        answer["params"],
+        None if tried is None else _agreement(network, origin, tried, answer["predictions"]),
+        answer["latency"],
+    )
+    _require(check, origin, whole=tried is not None and len(tried) == len(validation or ()))
+    return check
+
+
+def _tried(validation: Split | None) -> Split | None:
+    """Some of the images, evenly spaced, so that checking takes seconds."""
+    if validation is None or not len(validation):
+        return None
+    count = max(1, min(MAX_IMAGES, MAX_BYTES // validation.images[0].nbytes))
+    step = -(-len(validation) // count)
+    return Split(validation.images[::step].copy(), validation.labels[::step])
+
+
+def _differences(expected: Mapping[int, Tensor], found: Mapping[str, Tensor]) -> dict[int, float]:
+    """The largest one of each batch, relative to the largest output where that is above 1."""
+    return {
+        n: float((x - found[str(n)]).abs().max() / max(1.0, float(x.abs().max())))
+        for n, x in expected.items()
+    }
+
+
+def _agreement(
+    network: nn.Module, origin: Origin, tried: Split, predictions: Mapping[str, Tensor]
+) -> Agreement:
+    labels = torch.from_numpy(tried.labels)
+    images = Images.of(
+        tried,
+        Normalisation(origin.mean, origin.std),
+        resolution=origin.architecture.resolution,
+        device=torch.device("cpu"),
+    )
+    own = torch.cat([x.argmax(1) for x, _ in answers(network, images, precise=True)])
+    found = {"trained": own, **predictions}
+    return Agreement(
+        len(labels), {name: float((p == labels).float().mean()) for name, p in found.items()}
+    )
+
+
+def _require(check: Check, origin: Origin, *, whole: bool) -> None:
+    for name, differences in check.differences.items():
+        largest = max(differences.values())
+        if not largest <= TOLERANCES[name]:  # not a number is not close either
+            raise _wrong(name, f"its largest difference is {largest:.3g}")
+    price = cost(origin.architecture)
+    if (check.macs, check.params) != (price.macs, price.params):
+        raise _wrong(
+            "python",
+            f"its MACs and parameters are {check.macs:,} and {check.params:,}, expected "
+            f"{price.macs:,} and {price.params:,}",
+        )
+    if check.validation is None:
+        return
+    shares = dict(check.validation.shares)
+    if whole and origin.accuracy is not None:
+        shares["recorded"] = origin.accuracy
+    for name, share in shares.items():
+        if abs(share - shares["trained"]) > MAX_ACCURACY_GAP:
+            raise _wrong(name, f"validation accuracy {share:.4f}, expected {shares['trained']:.4f}")
+
+
+def _wrong(name: str, why: str) -> ExportError:
+    return ExportError(
+        "the exported network is not the trained one",
+        where=name,
+        why=why,
+        fix="this is a bug in nasfuse: please report it with architecture.json",
+    )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in the other process: more threads may add up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _ask(
+    folder: Path, images: Mapping[str, Any], *, formats: Sequence[str], latency: bool
+) -> dict[str, Any]:
+    """What the files answer on these images, from another process and folder."""
+    with tempfile.TemporaryDirectory(prefix="nasfuse-verify-") as elsewhere:
+        request = {"formats": list(formats), "latency": latency}
+        (Path(elsewhere) / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        torch.save(dict(images), Path(elsewhere) / "images.pt")
+        done = subprocess.run(
+            [sys.executable, "-I", "-B", str(fresh.__file__), str(folder.resolve()), elsewhere],
+            cwd=elsewhere,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ExportError(
+                "the exported network cannot be loaded",
+                where=str(folder.name),
+                why=(done.stderr.strip().splitlines() or ["it ended without a word"])[-1][:300],
+                fix="this is a bug in nasfuse: please report it with architecture.json",
+            )
+        answer: dict[str, Any] = torch.load(Path(elsewhere) / "answer.pt", weights_only=True)
+    return answer

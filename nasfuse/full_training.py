@@ -1,0 +1,296 @@
+"""A full training: one architecture, several seeds, the test images touched once at the end.
+
+It is the loop of `training` with the recipe of a search, for as many epochs as a network deserves
+that will be used. After each epoch a checkpoint is left, from which the same call goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
+
+from nasfuse.costs import show_macs
+from nasfuse.data.batches import Images, Normalisation
+from nasfuse.data.dataset import Dataset, Split
+from nasfuse.data.load import load_test
+from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
+from nasfuse.files import replacing, write_text
+from nasfuse.network import build, cost, thop_macs
+from nasfuse.plan import plan
+from nasfuse.searching.worker import REPEAT_STRIDE, Clock, versions
+from nasfuse.trained import (
+    RESULT,
+    SETTINGS,
+    Epoch,
+    Scores,
+    SeedRun,
+    Trained,
+    TrainingSettings,
+    read_trained,
+)
+from nasfuse.training import NonFiniteError, Training, answers, evaluate, recalibrate
+
+COPIES = 5  # of the parameters while training: weights, gradients, momentum and their products
+
+
+class Moment(NamedTuple):
+    """Where a full training stands: epochs are counted over all seeds."""
+
+    settings: TrainingSettings
+    run: int
+    epoch: int
+    last: Epoch
+    left: float  # seconds, by the epochs of this process so far
+
+
+Listener = Callable[[Moment], None]
+
+
+@dataclass(frozen=True)
+class FullTraining:
+    """A training that was planned: its settings, its images and its folder."""
+
+    settings: TrainingSettings
+    dataset: Dataset
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def images(self, split: Split) -> Images:
+        settings = self.settings
+        normalisation = Normalisation(settings.mean, settings.std)
+        side = settings.architecture.resolution
+        return Images.of(split, normalisation, resolution=side, device=self.device)
+
+    def run(self, listen: Listener | None = None) -> Trained:
+        """Train what is not trained yet, judge all seeds, and write the result; or read it.
+
+        Raises:
+            StorageError: another process trains in the folder, or it cannot be written.
+            SearchError: the loss of a seed left the finite numbers.
+        """
+        with self._locked():
+            if (self.folder / RESULT).exists():
+                return read_trained(self.folder)
+            write_text(self.folder / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
+            pace = _Pace(self.settings, listen)
+            runs = tuple(self._seed(number, pace) for number in range(self.settings.seeds))
+            result = self._judge(runs)
+            write_text(self.folder / RESULT, result.model_dump_json(indent=2) + "\n")
+        for leftover in self.folder.glob("*.ckpt"):
+            leftover.unlink()
+        return result
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder; refuse one with another training."""
+        kept = self.folder / SETTINGS
+        if kept.exists() and kept.read_text() != self.settings.model_dump_json(indent=2) + "\n":
+            raise UsageError(
+                "this folder holds another training",
+                where=str(self.folder),
+                why="it was asked for with other options, or for other images",
+                fix=f"--out {self.folder}-2",
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "training.lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StorageError(
+                "another process trains this network already", where=str(self.folder)
+            ) from None
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise StorageError(
+                "the folder for the training cannot be made", where=str(self.folder), why=why
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _seed(self, number: int, pace: _Pace) -> SeedRun:
+        """The training of one seed, from its last checkpoint where there is one."""
+        name = f"seed{number + 1}"
+        weights, finished = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
+        if finished.exists() and weights.exists():
+            return SeedRun.model_validate_json(finished.read_text(encoding="utf-8"))
+        training, epochs, clock = self._begin(number)
+        validation = None
+        if not self.settings.all_data:
+            validation = self.images(self.dataset.validation)
+        pace.start()
+        while training.done < training.steps:
+            try:
+                loss = training.epoch()
+                score = evaluate(training.network, validation) if validation else None
+            except NonFiniteError as error:
+                raise SearchError(
+                    f"the training of seed {number + 1} broke down",
+                    where=str(self.folder),
+                    why=str(error),
+                    fix="--recipe FILE   with a lower 'rate' and 'filter_rate'",
+                ) from None
+            epochs.append(Epoch(loss=loss, accuracy=score.accuracy if score else None))
+            state = training.state() | {
+                "epochs": [epoch.model_dump() for epoch in epochs],
+                "spent": clock.spent,
+            }
+            with replacing(self.folder / f"{name}.ckpt") as path:
+                torch.save(state, path)
+            pace.tell(number, epochs)
+        recalibrate(training.network, training.images)
+        tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
+        with replacing(weights) as path:
+            save_file(tensors, path, metadata={"architecture": self.settings.architecture.key})
+        seconds = clock.spent["seconds"]
+        run = SeedRun(seed=number, weights=weights.name, seconds=seconds, epochs=tuple(epochs))
+        write_text(finished, run.model_dump_json() + "\n")
+        return run
+
+    def _begin(self, number: int) -> tuple[Training, list[Epoch], Clock]:
+        settings, key = self.settings, self.settings.architecture.key
+        seed = (settings.seed + number * REPEAT_STRIDE + int(key, 16)) % 2**31
+        torch.manual_seed(seed)
+        network, train = build(settings.architecture), self.dataset.train
+        if settings.all_data:
+            train = _joined(train, self.dataset.validation)
+        images = self.images(train)
+        training = Training(network, images, settings.recipe, epochs=settings.epochs, seed=seed)
+        path = self.folder / f"seed{number + 1}.ckpt"
+        if not path.exists():
+            return training, [], Clock()
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            training.restore(state)
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            raise StorageError(
+                "a checkpoint of this training is damaged",
+                where=str(path),
+                why=str(error).splitlines()[0][:200],
+                fix=f"remove it, and seed {number + 1} begins again",
+            ) from None
+        epochs = [Epoch.model_validate(epoch) for epoch in state["epochs"]]
+        return training, epochs, Clock(state["spent"])
+
+    def _judge(self, runs: tuple[SeedRun, ...]) -> Trained:
+        """All seeds on the validation images, and then, once, on the test images."""
+        settings = self.settings
+        validation = None
+        if not settings.all_data:
+            validation = self._scores(runs, self.dataset.validation)
+        chosen = 0
+        if validation is not None:
+            chosen = validation.accuracies.index(max(validation.accuracies))
+        held_out = load_test(settings.data, side=settings.side, skip_bad=settings.skip_bad)
+        test = None if held_out is None else self._scores(runs, held_out)
+        price = cost(settings.architecture)
+        return Trained(
+            settings=settings,
+            macs=price.macs,
+            params=price.params,
+            thop=thop_macs(settings.architecture),
+            runs=runs,
+            chosen=chosen,
+            validation=validation,
+            test=test,
+            versions=versions(),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _scores(self, runs: tuple[SeedRun, ...], split: Split) -> Scores:
+        """In float32, as the exported network will answer."""
+        images = self.images(split)
+        network = build(self.settings.architecture).to(self.device)
+        confusions = []
+        for run in runs:
+            network.load_state_dict(load_file(self.folder / run.weights))
+            confusions.append(_confusion(network, images, len(self.settings.classes)))
+        return Scores.of(confusions)
+
+
+def _confusion(network: torch.nn.Module, images: Images, classes: int) -> list[list[int]]:
+    """How many images of each class (rows) got each answer (columns)."""
+    counts = torch.zeros(classes * classes, dtype=torch.long)
+    for outputs, labels in answers(network, images, precise=True):
+        cells = classes * labels + outputs.argmax(1)
+        counts += torch.bincount(cells.cpu(), minlength=classes * classes)
+    table: list[list[int]] = counts.view(classes, classes).tolist()
+    return table
+
+
+class _Pace:
+    """Tells the listener where the training stands, and how long the rest will take."""
+
+    def __init__(self, settings: TrainingSettings, listen: Listener | None) -> None:
+        self.settings, self.listen = settings, listen
+        self.began, self.count = time.monotonic(), 0
+
+    def start(self) -> None:
+        if not self.count:
+            self.began = time.monotonic()
+
+    def tell(self, run: int, epochs: list[Epoch]) -> None:
+        self.count += 1
+        settings, each = self.settings, (time.monotonic() - self.began) / self.count
+        left = each * (settings.epochs * (settings.seeds - run) - len(epochs))
+        if self.listen is not None:
+            self.listen(Moment(settings, run, len(epochs), epochs[-1], left))
+
+
+def _joined(train: Split, validation: Split) -> Split:
+    images = np.concatenate((train.images, validation.images))
+    return Split(images, np.concatenate((train.labels, validation.labels)))
+
+
+def check_fits(settings: TrainingSettings, dataset: Dataset) -> None:
+    """Whether the network suits the images and the machine, before anything is built.
+
+    Raises:
+        DataError: its channels or classes are not those of the images.
+        SetupError: training it would need more memory than there is.
+    """
+    architecture = settings.architecture
+    wants = (architecture.channels, architecture.classes)
+    if wants != (dataset.channels, len(dataset.classes)):
+        raise DataError(
+            "the network does not fit the images",
+            where=settings.data,
+            why=f"it takes {wants[0]} channels and knows {wants[1]} classes, they have "
+            f"{dataset.channels} and {len(dataset.classes)}",
+            fix="--data   with the images of the study",
+        )
+    params = cost(architecture).params
+    maps = sum(math.prod(layer.shape) for layer in plan(architecture))
+    needed = 4 * (COPIES * params + 2 * settings.recipe.batch * maps)
+    if needed > _memory():
+        raise SetupError(
+            "this machine has too little memory to train the network",
+            where=f"architecture {architecture.key}",
+            why=f"it has {show_macs(params)} parameters and needs at least "
+            f"{needed / 2**30:.1f} GB; there are {_memory() / 2**30:.1f} GB",
+            fix="--recipe FILE   with a smaller 'batch', or a smaller network",
+        )
+
+
+def _memory() -> int:
+    """Bytes of the machine; no limit where the system does not say."""
+    if not hasattr(os, "sysconf"):
+        return 2**63
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,58 @@
+"""A checked export in MLflow: a LoggedModel of the study's experiment, registered under a name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nasfuse.errors import SetupError
+from nasfuse.tracking import TrackingError, find_experiment, open_client, tracking
+
+
+def register_model(
+    folder: Path, name: str, *, uri: str, identity: str, tags: dict[str, str]
+) -> str:
+    """Log the files of `folder` (an MLflow model) and make them the newest version of `name`.
+
+    `identity` is the study's; returns the model's address, such as models:/name/1.
+
+    Raises:
+        SetupError: the store cannot be used, or does not know the study.
+    """
+    try:
+        with tracking("did not take the model"):
+            client = open_client(uri)
+            experiment = find_experiment(client, identity)
+            if experiment is None:
+                raise LookupError("the study has not been tracked there")
+            model = client.create_logged_model(experiment.experiment_id, name, tags=tags)
+            client.log_model_artifacts(model.model_id, str(folder))
+            client.finalize_logged_model(model.model_id, "READY")
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name)
+            with _address(uri):
+                version = client.create_model_version(
+                    name, model.artifact_location, tags=tags, model_id=model.model_id
+                )
+    except TrackingError as error:
+        raise SetupError(
+            "the model cannot be registered",
+            where=uri,
+            why=str(error),
+            fix="export without --register; the folder is whole",
+        ) from None
+    return f"models:/{name}/{version.version}"
+
+
+@contextmanager
+def _address(uri: str) -> Iterator[None]:
+    """Where MLflow looks by itself: its local registry asks that, not its client (3.17)."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)

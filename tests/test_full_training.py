@@ -1,0 +1,238 @@
+"""Full trainings: seeds, resumption, the test images, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nasfuse import full_training, training_plan
+from nasfuse.architecture import Architecture, parse_architecture
+from nasfuse.data.dataset import Dataset, Split
+from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
+from nasfuse.full_training import FullTraining, Moment
+from nasfuse.trained import Scores, Trained, find_trained, read_trained
+from nasfuse.training import NonFiniteError, Training
+from nasfuse.training_plan import TrainOptions, plan_training
+from nasfuse.trial_runs import training_runs
+
+Plan = Callable[..., FullTraining]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch, dataset: Dataset) -> list[str]:
+    """How often images of each kind were loaded; `stripes/` is the tiny data set."""
+    seen: list[str] = []
+
+    def load(source: str, **options: Any) -> Dataset:
+        seen.append("search")
+        return dataset
+
+    def load_test(source: str, **options: Any) -> Split | None:
+        seen.append("test")
+        return dataset.validation if "untested" not in source else None
+
+    monkeypatch.setattr(training_plan, "load_dataset", load)
+    monkeypatch.setattr(full_training, "load_test", load_test)
+    return seen
+
+
+@pytest.fixture
+def plan(tmp_path: Path, architecture: Architecture, reads: list[str]) -> Plan:
+    """Plans of a small network for two epochs and two seeds."""
+    file = tmp_path / "a.json"
+    file.write_text(architecture.to_json())
+
+    def make(**changes: Any) -> FullTraining:
+        options: dict[str, Any] = {
+            "epochs": 2,
+            "seeds": 2,
+            "data": "stripes",
+            "out": tmp_path / "t",
+        }
+        return plan_training(TrainOptions(str(file), **{**options, **changes}))[0]
+
+    return make
+
+
+def weights(folder: Path) -> list[dict[str, torch.Tensor]]:
+    return [load_file(path) for path in sorted(folder.glob("seed*.safetensors"))]
+
+
+def same(first: list[dict[str, torch.Tensor]], second: list[dict[str, torch.Tensor]]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a[name], b[name]) for a, b in zip(first, second, strict=True) for name in a
+    )
+
+
+def test_seeds_are_trained_and_the_test_images_read_once(plan: Plan, reads: list[str]) -> None:
+    moments: list[Moment] = []
+    planned = plan(epochs=6)
+    result = planned.run(moments.append)
+    assert reads == ["search", "test"]
+    assert [(m.run, m.epoch) for m in moments] == [(s, e + 1) for s in range(2) for e in range(6)]
+    assert moments[-1].left == 0
+    assert result.validation is not None
+    assert result.test is not None
+    assert result.validation.mean > 0.8, "the data are easy"
+    assert result.test.images == 30
+    assert sum(map(sum, result.test.confusion)) == 60
+    assert result.validation.accuracies[result.chosen] == max(result.validation.accuracies)
+    first, second = weights(planned.folder)
+    assert not same([first], [second])
+    assert read_trained(planned.folder) == result
+    assert not list(planned.folder.glob("*.ckpt"))
+
+
+def test_the_same_call_again_trains_nothing_and_reads_no_test_images(
+    plan: Plan, reads: list[str]
+) -> None:
+    result = plan().run()
+    assert plan().run(lambda moment: pytest.fail("an epoch")) == result
+    assert reads.count("test") == 1
+
+
+def test_a_killed_training_goes_on_bit_for_bit(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = plan(out=tmp_path / "whole", epochs=3)
+    expected = whole.run()
+
+    def kill(moment: Moment) -> None:
+        if (moment.run, moment.epoch) == (1, 2):
+            raise KeyboardInterrupt
+
+    killed = plan(epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(kill)
+    told: list[tuple[int, int]] = []
+    result = plan(epochs=3).run(lambda moment: told.append((moment.run, moment.epoch)))
+    assert told == [(1, 3)]
+    assert same(weights(killed.folder), weights(whole.folder))
+    assert (result.validation, result.test) == (expected.validation, expected.test)
+    assert [run.epochs for run in result.runs] == [run.epochs for run in expected.runs]
+
+
+def test_without_test_images_only_validation_is_reported(plan: Plan) -> None:
+    result = plan(data="untested").run()
+    assert result.test is None
+    assert result.validation is not None
+
+
+def test_networks_trained_on_validation_images_are_not_judged_by_them(
+    plan: Plan, dataset: Dataset
+) -> None:
+    planned = plan(all_data=True, epochs=1)
+    seen: list[int] = []
+    original = Training.__init__
+
+    def spy(self: Training, network: Any, images: Any, *args: Any, **options: Any) -> None:
+        seen.append(len(images))
+        original(self, network, images, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "__init__", spy)
+        result = planned.run()
+    assert seen == [126, 126]
+    assert result.validation is None
+    assert result.chosen == 0
+    assert result.test is not None
+    assert all(epoch.accuracy is None for run in result.runs for epoch in run.epochs)
+
+
+def test_other_options_need_another_folder(plan: Plan, tmp_path: Path) -> None:
+    plan(epochs=1).run()
+    with pytest.raises(UsageError, match="another training"):
+        plan(epochs=2).run()
+    plan(epochs=2, out=tmp_path / "u").run()
+
+
+def test_a_damaged_checkpoint_is_named(plan: Plan) -> None:
+    planned = plan()
+    planned.folder.mkdir()
+    (planned.folder / "seed1.ckpt").write_bytes(b"\x80\x04]nothing")
+    with pytest.raises(StorageError, match="checkpoint") as caught:
+        planned.run()
+    assert "seed1.ckpt" in caught.value.where
+
+
+def test_a_diverging_seed_is_an_error_of_the_training(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(self: Training) -> float:
+        raise NonFiniteError("training loss is nan")
+
+    monkeypatch.setattr(Training, "epoch", diverge)
+    with pytest.raises(SearchError, match="seed 1 broke down"):
+        plan().run()
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(
+    plan: Plan, tmp_path: Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for changes in ({"data": None}, {"out": None}, {"epochs": 0}, {"seeds": 0}, {"seed": -1}):
+        with pytest.raises(UsageError):
+            plan(**changes)
+    monkeypatch.setattr(full_training, "_memory", lambda: 100_000)
+    with pytest.raises(SetupError, match="memory"):
+        plan()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_network_for_other_images_is_refused(plan: Plan, dataset: Dataset) -> None:
+    settings = plan().settings
+    other = settings.architecture.model_copy(update={"classes": 4})
+    with pytest.raises(DataError, match="does not fit"):
+        full_training.check_fits(settings.model_copy(update={"architecture": other}), dataset)
+
+
+def test_scores_are_means_over_seeds() -> None:
+    scores = Scores.of([[[8, 2], [0, 10]], [[6, 4], [2, 8]]])
+    assert scores.images == 20
+    assert scores.accuracies == (0.9, 0.7)
+    assert scores.mean == pytest.approx(0.8)
+    assert scores.deviation == pytest.approx(np.std([0.9, 0.7], ddof=1))
+    assert scores.per_class == (0.7, 0.9)
+    assert scores.confusion == ((14, 6), (2, 18))
+    assert scores.text == "80.00 % +- 14.14 (2 seeds)"
+    assert Scores.of([[[1, 0], [0, 1]]]).text == "100.00 % (1 seed)"
+
+
+def test_the_newest_training_of_a_network_is_found(plan: Plan, tmp_path: Path) -> None:
+    result = plan(epochs=1, seeds=1).run()
+    for name, when in (("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-02-01T00:00:00+00:00")):
+        folder = tmp_path / "training" / f"{result.key}-{name}"
+        folder.mkdir(parents=True)
+        text = result.model_copy(update={"finished": when}).model_dump_json()
+        (folder / "trained.json").write_text(text)
+    found = find_trained(tmp_path, result.key)
+    assert found is not None
+    assert found[0].name.endswith("-b")
+    assert find_trained(tmp_path, "0" * 12) is None
+    (found[0] / "trained.json").write_text("{")
+    with pytest.raises(StorageError, match="damaged"):
+        find_trained(tmp_path, result.key)
+
+
+def test_mlflow_gets_a_run_a_seed_with_names_of_its_own(plan: Plan) -> None:
+    result: Trained = plan().run()
+    runs = list(training_runs(result))
+    assert [run.name for run in runs] == ["training, seed 1", "training, seed 2"]
+    assert len({run.key for run in runs}) == 2
+    assert "accuracy" not in runs[0].metrics
+    assert result.test is not None
+    assert runs[1].metrics["test_accuracy"].value == result.test.accuracies[1]
+
+
+def test_equal_settings_have_equal_digests(plan: Plan) -> None:
+    settings = plan().settings
+    again = type(settings).model_validate(json.loads(settings.model_dump_json()))
+    assert again == settings
+    assert again.digest == settings.digest != plan(epochs=9).settings.digest
+    assert parse_architecture(settings.architecture.document(), where="") == settings.architecture
