@@ -248,13 +248,11 @@ def _asha_curve(frames: Sequence[Any], epochs: int) -> Curve:
 
 def run_nasfuse(setting: Setting, seed: int) -> Curve:
     with tempfile.TemporaryDirectory() as folder:
-        recipe = Path(folder) / "recipe.yaml"
-        recipe.write_text(setting.recipe.model_dump_json())
         options = SearchOptions(
             budget=f"{setting.budget / 1e6:g}MFLOPs",
             data=setting.data,
             space=setting.space,
-            recipe=recipe,
+            epochs=setting.epochs,
             trials=4 * setting.trainings,
             workers=setting.workers,
             seed=seed,
