@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD, Muon, Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nasfuse.data.batches import Images
+from nasfuse.muon import BatchedMuon
 from nasfuse.recipe import Recipe
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -108,7 +109,7 @@ class Training:
             # Muon scales its decay by the rate as SGD does, so the same product wants this ratio
             muon_decay = decay * recipe.rate / recipe.filter_rate
             self.optimizers.append(
-                Muon(self.views, recipe.filter_rate, muon_decay, recipe.momentum)
+                BatchedMuon(self.views, recipe.filter_rate, muon_decay, recipe.momentum)
             )
         cycle = _OneCycle(self.steps, recipe.warmup)
         self.schedules = [LambdaLR(optimizer, cycle) for optimizer in self.optimizers]

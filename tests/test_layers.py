@@ -23,7 +23,7 @@ LAYERS = [
     {"genes", "holes", "ops"},
     {"stages"},
     {"architecture"},
-    {"recipe", "plan", "space", "data"},
+    {"recipe", "plan", "space", "data", "muon"},
     {"network", "references"},
     {"results", "scaling", "weights", "trained"},
     {"finals", "latency", "training"},
