@@ -23,13 +23,14 @@ CALLS = 2e7  # multiply-adds that take about as long as the calls of one batch
 class BatchedMuon(Optimizer):
     """Momentum with Nesterov's look ahead, of which the orthogonal factor is what is applied.
 
-    `matrices` are parameters of shape (outputs, inputs); all need a gradient at every step.
+    `matrices` are parameters of shape (outputs, inputs); all need a gradient at every step. `lr`
+    may be a tensor, which is read at each step without waiting for the device.
     """
 
     def __init__(
         self,
         matrices: Iterable[nn.Parameter],
-        lr: float,
+        lr: float | Tensor,
         weight_decay: float,
         momentum: float,
     ) -> None:
@@ -54,7 +55,7 @@ class BatchedMuon(Optimizer):
             for index, update in zip(part, updates, strict=True):
                 matrix = matrices[index]
                 wide = math.sqrt(max(1.0, matrix.shape[0] / matrix.shape[1]))
-                _flat(matrix).add_(update, alpha=-rate * wide)
+                _flat(matrix).sub_(update * (rate * wide))
 
     def _buffer(self, matrix: nn.Parameter) -> Tensor:
         state = self.state[matrix]

@@ -46,13 +46,28 @@ class Rung(BaseModel):
         return self.stop > other.stop and self == other.model_copy(update={"stop": self.stop})
 
 
+class Augmentation(BaseModel):
+    """How training images vary, each differently at every pass.
+
+    `flip` mirrors half of them, left to right: leave it off where mirror images mean something
+    else, as letters do. `shift` moves them by up to this share of their side, `cutout` blackens a
+    square of this share of it (DeVries & Taylor 2017, arXiv:1708.04552).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip: bool = True
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
+    cutout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class Recipe(BaseModel):
     """Everything about training that is not the architecture, the data or the seed.
 
     Rates are for Muon on the filters of convolutions and for SGD with Nesterov momentum on the
     rest; both follow one cycle: a linear rise over `warmup` of the steps, then a linear fall to 0.
-    Images are shifted at random in runs of at least `augment_from_epochs` epochs; shorter ones
-    see too few images for that to help. A run that is judged before its end is judged by an average
+    Images are augmented in runs of at least `augment_from_epochs` epochs; shorter ones see too few
+    images for that to help. A run that is judged before its end is judged by an average
     of its weights, of which about the last 1 / (1 + `averaging`) counts.
     """
 
@@ -65,6 +80,7 @@ class Recipe(BaseModel):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    augmentation: Augmentation = Augmentation()
     augment_from_epochs: Annotated[int, Field(ge=1)] = 10
     averaging: Annotated[float, Field(ge=0)] = 4.0
     rungs: Annotated[tuple[Rung, ...], Field(min_length=2)] = (

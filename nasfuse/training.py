@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
+from nasfuse.capturing import CapturedStep
 from nasfuse.data.batches import Images
 from nasfuse.muon import BatchedMuon
 from nasfuse.recipe import Recipe
@@ -76,7 +76,9 @@ def _float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16(device.type))
+    # a graph must not keep weights that were cast for another step
+    cached, enabled = device.type != "cuda", has_bf16(device.type)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=cached)
 
 
 class Training:
@@ -102,17 +104,20 @@ class Training:
         self.filters, rest = _filters_and_rest(self.network)
         self.views = [nn.Parameter(_as_matrix(p.detach())) for p in self.filters]
         decay = recipe.weight_decay
+        # rates as tensors, which a captured step can follow
+        rate, filter_rate = torch.zeros(2, device=self.device).unbind()
         self.optimizers: list[Optimizer] = [
-            SGD(rest, recipe.rate, recipe.momentum, weight_decay=decay, nesterov=True)
+            SGD(rest, rate, recipe.momentum, weight_decay=decay, nesterov=True, fused=True)
         ]
+        self.rates = [(recipe.rate, rate), (recipe.filter_rate, filter_rate)]
         if self.views:
             # Muon scales its decay by the rate as SGD does, so the same product wants this ratio
             muon_decay = decay * recipe.rate / recipe.filter_rate
             self.optimizers.append(
-                BatchedMuon(self.views, recipe.filter_rate, muon_decay, recipe.momentum)
+                BatchedMuon(self.views, filter_rate, muon_decay, recipe.momentum)
             )
-        cycle = _OneCycle(self.steps, recipe.warmup)
-        self.schedules = [LambdaLR(optimizer, cycle) for optimizer in self.optimizers]
+        self.cycle = _OneCycle(self.steps, recipe.warmup)
+        self.compute = CapturedStep(self._compute)
 
     def keep_average(self) -> None:
         """Average the weights from here on, where that has not begun."""
@@ -123,20 +128,20 @@ class Training:
         """Train up to a step, at most to the end of the epoch; returns the mean loss of that.
 
         Raises:
-            NonFiniteError: the loss left the finite numbers.
+            NonFiniteError: the loss or a statistic of batch norm left the finite numbers.
         """
         self.network.train()
         epoch, start = divmod(self.done, self.per_epoch)
         stop = min(self.per_epoch, start + until - self.done)
         size = self.recipe.batch
         order = self._order(epoch)[start * size : stop * size]
-        augment = self.epochs >= self.recipe.augment_from_epochs
-        losses = [
-            self._step(x, y) for x, y in self.images.batches(size, order=order, augment=augment)
-        ]
+        long = self.epochs >= self.recipe.augment_from_epochs
+        vary = self.recipe.augmentation if long else None
+        losses = [self._step(x, y) for x, y in self.images.batches(size, order=order, vary=vary)]
         mean = float(torch.stack(losses).mean())  # the only wait for the device
         if not math.isfinite(mean):
             raise NonFiniteError(f"training loss is {mean} in epoch {epoch + 1} of {self.epochs}")
+        _require_finite(self.network)
         self.loss += (mean - self.loss) * len(losses) / self.done
         return mean
 
@@ -154,6 +159,17 @@ class Training:
         return torch.randperm(len(self.images), generator=generator)
 
     def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        share = self.cycle(self.done)
+        for rate, now in self.rates:
+            now.fill_(share * rate)
+        loss = self.compute(x, y)
+        self.done += 1
+        if self.average is not None:
+            self._accumulate(self.average)
+        return loss
+
+    def _compute(self, x: Tensor, y: Tensor) -> Tensor:
+        """All of a step that happens on the device; nothing here waits for it."""
         with autocast(self.device):
             outputs = self.network(x)
         smoothing = self.recipe.label_smoothing
@@ -163,12 +179,8 @@ class Training:
         for view, parameter in zip(self.views, self.filters, strict=True):
             assert parameter.grad is not None
             view.grad = _as_matrix(parameter.grad)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+        for optimizer in self.optimizers:
             optimizer.step()
-            schedule.step()
-        self.done += 1
-        if self.average is not None:
-            self._accumulate(self.average)
         return loss.detach()
 
     @torch.no_grad()
@@ -200,10 +212,15 @@ class Training:
             "network": self.network.state_dict(),
             "average": self.average,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "schedules": [{"last_epoch": s.last_epoch} for s in self.schedules],
             "random": torch.get_rng_state(),
             "device": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
         }
+
+    def _share_rates(self) -> None:
+        """Let the optimisers, which have copied them, read the rates that the schedule writes."""
+        for optimizer, (_, rate) in zip(self.optimizers, self.rates, strict=False):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned, bit for bit on the same machine."""
@@ -215,11 +232,17 @@ class Training:
             torch._foreach_copy_(self.average, [v.to(self.device) for v in state["average"]])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
-            schedule.last_epoch = saved["last_epoch"]
+        self._share_rates()
+        self.compute = CapturedStep(self._compute)  # a graph would go on with the old tensors
         torch.set_rng_state(state["random"])
         if state["device"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["device"])
+
+
+def _require_finite(network: nn.Module) -> None:
+    for name, buffer in network.named_buffers():
+        if buffer.is_floating_point() and not buffer.isfinite().all():
+            raise NonFiniteError(f"{name} is not finite")
 
 
 def _filters_and_rest(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

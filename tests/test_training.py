@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from nasfuse.architecture import Architecture
-from nasfuse.data.batches import Images, measure, shifted, subset
+from nasfuse.data.batches import Images, augmented, cut, measure, shifted, subset
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.network import build
-from nasfuse.recipe import Recipe
+from nasfuse.recipe import Augmentation, Recipe
 from nasfuse.training import NonFiniteError, Training, evaluate, recalibrate
 
 CPU = torch.device("cpu")
@@ -118,13 +118,13 @@ def test_rate_rises_and_falls_to_zero(dataset: Dataset, architecture: Architectu
     run = training(dataset, architecture, epochs=2)
     rates = []
     for x, y in list(run.images.batches(16)) * 2:
-        rates.append(run.schedules[0].get_last_lr()[0])
         run._step(x, y)
+        rates.append(float(run.optimizers[0].param_groups[0]["lr"]))
     top = rates.index(max(rates))
     assert max(rates) == pytest.approx(RECIPE.rate)
     assert all(a < b for a, b in pairwise(rates[: top + 1]))
     assert all(a > b for a, b in pairwise(rates[top:]))
-    assert run.schedules[0].get_last_lr()[0] == 0
+    assert run.cycle(run.done) == 0
 
 
 def test_not_a_number_ends_the_run(dataset: Dataset, architecture: Architecture) -> None:
@@ -166,11 +166,48 @@ def test_batches_are_normalised(dataset: Dataset) -> None:
 def test_shifts_move_whole_images() -> None:
     x = torch.zeros(64, 2, 16, 16)
     x[:, :, 8, 8] = 1
-    moved = shifted(x)
+    moved = shifted(x, 2)
     assert moved.sum() == x.sum()
     places = moved[:, 0].flatten(1).argmax(1)
     assert len(torch.unique(places)) > 5
     assert torch.equal(places, moved[:, 1].flatten(1).argmax(1))
+
+
+def test_half_of_the_images_are_mirrored() -> None:
+    x = torch.zeros(200, 1, 4, 4)
+    x[:, :, 1, 0] = 1
+    torch.manual_seed(0)
+    mirrored = augmented(x, Augmentation(shift=0))[:, 0, 1]
+    assert torch.equal(mirrored.sum(1), torch.ones(200))
+    assert 60 < mirrored[:, 3].sum() < 140
+
+
+def test_a_square_is_cut_from_each_image() -> None:
+    torch.manual_seed(0)
+    gone = 64 - cut(torch.ones(50, 3, 8, 8), 4).sum((2, 3))
+    assert torch.equal(gone[:, 0], gone[:, 2])
+    assert gone.max() == 16  # the centre is never outside, so a quarter of it remains at least
+    assert gone.min() >= 4
+
+
+def test_long_runs_are_augmented_as_the_recipe_says(dataset: Dataset) -> None:
+    data, order = images(dataset, dataset.train), torch.arange(8)
+    plain = torch.cat([x for x, _ in data.batches(8, order=order)])
+    still = Augmentation(flip=False, shift=0)
+    assert torch.equal(plain, torch.cat([x for x, _ in data.batches(8, order=order, vary=still)]))
+    varied = torch.cat([x for x, _ in data.batches(8, order=order, vary=Augmentation(cutout=0.5))])
+    assert varied.shape == plain.shape
+    assert not torch.equal(plain, varied)
+
+
+def test_a_statistic_that_is_not_finite_ends_the_run(
+    dataset: Dataset, architecture: Architecture
+) -> None:
+    broken = training(dataset, architecture)
+    name, statistic = next(iter(broken.network.named_buffers()))
+    statistic.fill_(float("inf"))
+    with pytest.raises(NonFiniteError, match=name):
+        broken.epoch()
 
 
 def test_a_share_keeps_the_classes_in_proportion(dataset: Dataset) -> None:

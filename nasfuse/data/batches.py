@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nasfuse.data.dataset import Split
+from nasfuse.recipe import Augmentation
 
 STATISTICS_IMAGES = 10_000
 
@@ -66,7 +67,7 @@ class Images:
         return len(self) // size + (len(self) % size > 1)
 
     def batches(
-        self, size: int, *, order: Tensor | None = None, augment: bool = False
+        self, size: int, *, order: Tensor | None = None, vary: Augmentation | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Normalised images at the resolution, and labels, in batches of at most `size`.
 
@@ -79,7 +80,7 @@ class Images:
                 continue
             indices = indices.to(self.pixels.device)
             batch = self._normalised(self.pixels[indices])
-            yield shifted(batch) if augment else batch, self.labels[indices]
+            yield augmented(batch, vary) if vary else batch, self.labels[indices]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         mean = pixels.new_tensor(self.normalisation.mean, dtype=torch.float32).view(1, -1, 1, 1)
@@ -98,10 +99,32 @@ def _tensor(array: NDArray[np.uint8] | NDArray[np.int64], device: torch.device) 
         return torch.from_numpy(array).to(device)
 
 
-def shifted(images: Tensor) -> Tensor:
-    """Each image moved by up to an eighth of its side in both directions, edges filled with 0."""
+def augmented(images: Tensor, how: Augmentation) -> Tensor:
+    """Normalised images (batch, channels, side, side), each mirrored, moved and cut by chance."""
+    side = images.shape[-1]
+    if how.flip:
+        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        images = torch.where(chosen, images.flip(3), images)
+    if reach := round(how.shift * side):
+        images = shifted(images, reach)
+    if size := round(how.cutout * side):
+        images = cut(images, size)
+    return images
+
+
+def cut(images: Tensor, size: int) -> Tensor:
+    """A square of `size` pixels of each image set to 0, the mean; its centre lies anywhere."""
+    side = images.shape[-1]
+    place = torch.arange(side, device=images.device)
+    down, right = torch.randint(0, side, (2, len(images), 1), device=images.device) - size // 2
+    rows, columns = ((place >= start) & (place < start + size) for start in (down, right))
+    gone = rows[:, None, :, None] & columns[:, None, None, :]
+    return images.masked_fill(gone, 0.0)
+
+
+def shifted(images: Tensor, reach: int) -> Tensor:
+    """Each image moved by up to `reach` pixels in both directions, edges filled with 0."""
     batch, _, side, _ = images.shape
-    reach = max(1, side // 8)
     padded = functional.pad(images, (reach, reach, reach, reach))
     down, right = torch.randint(0, 2 * reach + 1, (2, batch, 1), device=images.device)
     span = torch.arange(side, device=images.device)

@@ -32,7 +32,9 @@ def _recomputed(layer: Dense, forward: Callable[[Tensor], Tensor], x: Tensor) ->
     if not (layer.training and torch.is_grad_enabled()):
         return forward(x)
     contexts = partial(_contexts, layer)
-    out: Tensor = checkpoint(forward, x, use_reentrant=False, context_fn=contexts)
+    out: Tensor = checkpoint(
+        forward, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts
+    )
     return out
 
 
