@@ -30,6 +30,7 @@ def next_commands(study: Study) -> dict[str, str]:
         "resume": f"nasfuse resume {name}{elsewhere}{typed}",
         "look": f"nasfuse ui {name}{elsewhere}",
         "explain": f"nasfuse explain {name}{elsewhere} --swaps {SWAPS}{typed}",
+        "train": f"nasfuse train best --study {name}{elsewhere}{typed}",
         "export": f"nasfuse export best --study {name}{elsewhere} --out net/",
     }
 

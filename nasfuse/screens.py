@@ -177,4 +177,5 @@ def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
         say(console, f"report  {study.folder / 'report' / 'front.html'}")
         say(console, f"look    {commands['look']}")
         say(console, f"explain {commands['explain']}")
+        say(console, f"train   {commands['train']}")
         say(console, f"export  {commands['export']}")
