@@ -45,6 +45,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left; call it only while nobody else writes in the folder."""
+    for leftover in folder.glob(".*.tmp-*"):
+        leftover.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make the rename itself survive a power cut, where the system lets a folder be opened."""
     if os.name == "posix":

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
+from nasfuse.checkpoints import load_checkpoint, save_checkpoint
 from nasfuse.costs import show_macs
 from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.data.load import load_test
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
-from nasfuse.files import replacing, write_text
+from nasfuse.files import replacing, sweep, write_text
 from nasfuse.network import build, cost, thop_macs
 from nasfuse.plan import plan
 from nasfuse.searching.worker import REPEAT_STRIDE, Clock, versions
@@ -54,6 +54,7 @@ class Moment(NamedTuple):
     epoch: int
     last: Epoch
     left: float  # seconds, by the epochs of this process so far
+    notice: str | None = None  # what was wrong with the checkpoint that the seed went on from
 
 
 Listener = Callable[[Moment], None]
@@ -87,6 +88,7 @@ class FullTraining:
         with self._locked():
             if (self.folder / RESULT).exists():
                 return read_trained(self.folder)
+            sweep(self.folder)
             write_text(self.folder / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")
             pace = _Pace(self.settings, listen)
             runs = tuple(self._seed(number, pace) for number in range(self.settings.seeds))
@@ -131,7 +133,7 @@ class FullTraining:
         weights, finished = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
         if finished.exists() and weights.exists():
             return SeedRun.model_validate_json(finished.read_text(encoding="utf-8"))
-        training, epochs, clock = self._begin(number)
+        training, epochs, clock, pace.notice = self._begin(number)
         validation = None
         if not self.settings.all_data:
             validation = self.images(self.dataset.validation)
@@ -152,8 +154,7 @@ class FullTraining:
                 "epochs": [epoch.model_dump() for epoch in epochs],
                 "spent": clock.spent,
             }
-            with replacing(self.folder / f"{name}.ckpt") as path:
-                torch.save(state, path)
+            save_checkpoint(self.folder / f"{name}.ckpt", state)
             pace.tell(number, epochs)
         recalibrate(training.network, training.images)
         tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
@@ -164,7 +165,7 @@ class FullTraining:
         write_text(finished, run.model_dump_json() + "\n")
         return run
 
-    def _begin(self, number: int) -> tuple[Training, list[Epoch], Clock]:
+    def _begin(self, number: int) -> _Begun:
         settings, key = self.settings, self.settings.architecture.key
         seed = (settings.seed + number * REPEAT_STRIDE + int(key, 16)) % 2**31
         torch.manual_seed(seed)
@@ -173,21 +174,12 @@ class FullTraining:
             train = _joined(train, self.dataset.validation)
         images = self.images(train)
         training = Training(network, images, settings.recipe, epochs=settings.epochs, seed=seed)
-        path = self.folder / f"seed{number + 1}.ckpt"
-        if not path.exists():
-            return training, [], Clock()
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-            training.restore(state)
-        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise StorageError(
-                "a checkpoint of this training is damaged",
-                where=str(path),
-                why=str(error).splitlines()[0][:200],
-                fix=f"remove it, and seed {number + 1} begins again",
-            ) from None
-        epochs = [Epoch.model_validate(epoch) for epoch in state["epochs"]]
-        return training, epochs, Clock(state["spent"])
+        found = load_checkpoint(self.folder / f"seed{number + 1}.ckpt")
+        if found is None:
+            return _Begun(training, [], Clock(), None)
+        training.restore(found.state)
+        epochs = [Epoch.model_validate(epoch) for epoch in found.state["epochs"]]
+        return _Begun(training, epochs, Clock(found.state["spent"]), found.notice)
 
     def _judge(self, runs: tuple[SeedRun, ...]) -> Trained:
         """All seeds on the validation images, and then, once, on the test images."""
@@ -235,12 +227,20 @@ def _confusion(network: torch.nn.Module, images: Images, classes: int) -> list[l
     return table
 
 
+class _Begun(NamedTuple):
+    training: Training
+    epochs: list[Epoch]
+    clock: Clock
+    notice: str | None
+
+
 class _Pace:
     """Tells the listener where the training stands, and how long the rest will take."""
 
     def __init__(self, settings: TrainingSettings, listen: Listener | None) -> None:
         self.settings, self.listen = settings, listen
         self.began, self.count = time.monotonic(), 0
+        self.notice: str | None = None
 
     def start(self) -> None:
         if not self.count:
@@ -251,7 +251,8 @@ class _Pace:
         settings, each = self.settings, (time.monotonic() - self.began) / self.count
         left = each * (settings.epochs * (settings.seeds - run) - len(epochs))
         if self.listen is not None:
-            self.listen(Moment(settings, run, len(epochs), epochs[-1], left))
+            self.listen(Moment(settings, run, len(epochs), epochs[-1], left, self.notice))
+            self.notice = None  # said once
 
 
 def _joined(train: Split, validation: Split) -> Split:

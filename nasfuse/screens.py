@@ -166,6 +166,8 @@ def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     for line in verdict_sentences(verdict(progress.results, study.settings.recipe.top)):
         tell(console, line)
     tell(console, spending(progress.results))
+    for notice in outcome.progress.notices:
+        say(console, f"notice: {notice}")
     if outcome.view_problem:
         say(console, f"MLflow does not show all of this: {outcome.view_problem}")
     if as_json:

@@ -31,9 +31,24 @@ def following(console: Console, *, quiet: bool) -> Iterator[tuple[Announce, List
         yield lambda planned: None, lambda moment: None
     elif console.is_terminal:
         with Live(Text("starting"), console=console, refresh_per_second=2, transient=True) as live:
-            yield lambda p: _announce(console, p), lambda m: live.update(Text(_line(m)))
+
+            def show(moment: Moment) -> None:
+                _note(console, moment)
+                live.update(Text(_line(moment)))
+
+            yield lambda p: _announce(console, p), show
     else:
-        yield lambda p: _announce(console, p), lambda m: _dated(console, _line(m))
+
+        def write(moment: Moment) -> None:
+            _note(console, moment)
+            _dated(console, _line(moment))
+
+        yield lambda p: _announce(console, p), write
+
+
+def _note(console: Console, moment: Moment) -> None:
+    if moment.notice:
+        say(console, f"notice: {moment.notice}")
 
 
 def _dated(console: Console, text: str) -> None:

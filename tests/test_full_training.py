@@ -162,6 +162,32 @@ def test_a_damaged_checkpoint_is_named(plan: Plan) -> None:
     assert "seed1.ckpt" in caught.value.where
 
 
+def test_a_flipped_byte_costs_an_epoch_and_is_said(plan: Plan, tmp_path: Path) -> None:
+    whole = plan(out=tmp_path / "whole", epochs=4, seeds=1)
+    whole.run()
+
+    def kill(moment: Moment) -> None:
+        if moment.epoch == 3:
+            raise KeyboardInterrupt
+
+    killed = plan(epochs=4, seeds=1)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(kill)
+    path = killed.folder / "seed1.ckpt"
+    content = bytearray(path.read_bytes())
+    content[500] ^= 16
+    path.write_bytes(content)
+    (killed.folder / ".seed1.ckpt.tmp-1-1").write_bytes(b"left by a kill")
+    moments: list[Moment] = []
+    plan(epochs=4, seeds=1).run(moments.append)
+    assert [moment.epoch for moment in moments] == [3, 4]
+    assert moments[0].notice is not None
+    assert "seed1.ckpt" in moments[0].notice
+    assert moments[1].notice is None
+    assert same(weights(killed.folder), weights(whole.folder))
+    assert not [p.name for p in killed.folder.iterdir() if "tmp" in p.name or "ckpt" in p.name]
+
+
 def test_a_diverging_seed_is_an_error_of_the_training(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "names"},
     {"costs", "pareto", "files", "documents", "effects"},
-    {"genes", "holes", "ops"},
+    {"genes", "holes", "ops", "checkpoints"},
     {"stages", "recipe"},
     {"architecture"},
     {"plan", "space", "data", "muon", "capturing"},

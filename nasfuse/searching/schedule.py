@@ -39,6 +39,7 @@ class Progress:
     running: dict[str, tuple[Job, int, float]] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     stopping: str | None = None
+    notices: list[str] = field(default_factory=list)  # what went wrong and did no lasting harm
     broken: Exception | None = None  # what kept a result from being recorded
     before: int = field(init=False)  # results of earlier runs of the study
 

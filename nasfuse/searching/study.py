@@ -17,7 +17,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset, runs_code
 from nasfuse.documents import read_document
 from nasfuse.errors import DataError, StorageError, UsageError
-from nasfuse.files import write_text
+from nasfuse.files import sweep, write_text
 from nasfuse.names import nearest
 from nasfuse.names import study_names as study_names
 from nasfuse.recipe import Recipe
@@ -145,8 +145,8 @@ class Study:
             if kept != whole:
                 write_text(path, kept.decode())
         known = {r.step for r in self.results}
-        for leftover in sorted(self.folder.glob("trials/*/.*.tmp-*")):
-            leftover.unlink()
+        for folder in (self.folder, *self.folder.glob("trials/*")):
+            sweep(folder)
         for path in sorted(self.folder.glob("trials/*/rung*.json")):
             result = Result.model_validate_json(path.read_text(encoding="utf-8"))
             if result.step not in known:

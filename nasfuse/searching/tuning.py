@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 
 from nasfuse.errors import SetupError
 from nasfuse.results import Result
+from nasfuse.searching.logbook import log
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
 from nasfuse.searching.worker import Clock, Evaluation, Job, Task, record, recorded, result_path
 from nasfuse.training import reserve_memory
@@ -52,10 +53,11 @@ class Worker(tune.Trainable):  # type: ignore[misc]
                 return _finished(result)
             self.evaluation = Evaluation(self.task, self.job)
         loss = float("nan") if self.evaluation.done else self.evaluation.epoch()
+        notice = {"notice": self.evaluation.notice} if self.evaluation.notice else {}
         if not self.evaluation.done:
             done = self.evaluation.training.done // self.evaluation.training.per_epoch
-            return {"epoch": done, "loss": loss}
-        return _finished(self.evaluation.finish())
+            return {"epoch": done, "loss": loss, **notice}
+        return _finished(self.evaluation.finish()) | notice
 
 
 def _finished(result: Result) -> dict[str, Any]:
@@ -84,6 +86,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         return {"job": job.to_config()}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._note(result)
         if trial_id in self.progress.running and "epoch" in result:
             job = self.progress.running[trial_id][0]
             self.progress.running[trial_id] = (job, result["epoch"], result["loss"])
@@ -95,6 +98,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         job, *_ = self.progress.running.pop(trial_id, (None,))
         if job is None:
             return
+        self._note(result or {})
         try:
             if result and "result" in result:
                 self._finish(Result.model_validate_json(result["result"]))
@@ -105,6 +109,13 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             # else it was stopped on the way; a resumed search goes on from its checkpoint
         except Exception as broken:  # Ray would swallow it and train the job again
             self.progress.broken = self.progress.broken or broken
+
+    def _note(self, result: dict[str, Any]) -> None:
+        """Keep what a worker has to say, once; it says it with each of its reports."""
+        notice = result.get("notice")
+        if notice and notice not in self.progress.notices:
+            log.warning(notice)
+            self.progress.notices.append(notice)
 
     def _finish(self, result: Result) -> None:
         if not result_path(self.task, result.step).exists():

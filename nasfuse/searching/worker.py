@@ -22,8 +22,10 @@ import torch
 from safetensors.torch import save_file
 
 from nasfuse.architecture import Architecture, parse_architecture
+from nasfuse.checkpoints import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasfuse.data.batches import Images, Normalisation, subset
 from nasfuse.data.dataset import Dataset, Split
+from nasfuse.errors import StorageError
 from nasfuse.files import replacing, write_text
 from nasfuse.latency import measure_latency
 from nasfuse.network import build, cost, thop_macs
@@ -118,11 +120,13 @@ class Clock:
 class Evaluation:
     """A job on its way: `epoch` after `epoch`, then `finish`.
 
-    A rung that goes on with a paused run begins from the checkpoint of the pause.
+    A rung that goes on with a paused run begins from the checkpoint of the pause. `notice` says
+    what was wrong with a checkpoint; the job goes on from the one before it, or begins again.
     """
 
     def __init__(self, task: Task, job: Job) -> None:
         self.task, self.job = task, job
+        self.notice: str | None = None
         self.folder = task.trials / job.key
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clock = Clock()
@@ -170,16 +174,19 @@ class Evaluation:
 
     def _save(self) -> None:
         state = self.training.state() | {"rung": self.job.rung, "spent": self.clock.spent}
-        with replacing(self._checkpoint) as path:
-            torch.save(state, path)
+        save_checkpoint(self._checkpoint, state)
 
     def _restore(self) -> None:
-        if self._checkpoint.exists():
-            # to the CPU, where states of random generators live; the rest finds its way
-            state = torch.load(self._checkpoint, weights_only=True, map_location="cpu")
-            self.training.restore(state)
-            if state["rung"] == self.job.rung:
-                self.clock = Clock(state["spent"])
+        try:
+            found = load_checkpoint(self._checkpoint)
+        except StorageError as error:
+            self.notice = f"{self.job.key}: {error.what} ({error.why}); its training begins again"
+            return
+        if found is not None:
+            self.notice = found.notice
+            self.training.restore(found.state)
+            if found.state["rung"] == self.job.rung:
+                self.clock = Clock(found.state["spent"])
 
     def finish(self) -> Result:
         """Judge the network on the validation images, and write weights and result."""
@@ -188,7 +195,7 @@ class Evaluation:
             with self.training.averaged():
                 return self._judge()
         result = self._judge()
-        self._checkpoint.unlink(missing_ok=True)
+        remove_checkpoint(self._checkpoint)
         return result
 
     def _judge(self) -> Result:
