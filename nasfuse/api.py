@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from nasfuse.choosing import choose, find_network
 from nasfuse.data.dataset import Dataset
-from nasfuse.errors import SearchError, UsageError
+from nasfuse.errors import SearchError, SetupError, UsageError
 from nasfuse.explaining import Explanation, write_study_report
 from nasfuse.exporting.bundle import export_network
 from nasfuse.exporting.formats import parse_formats
@@ -32,10 +32,10 @@ from nasfuse.searching.schedule import Limits, Listener, Progress
 from nasfuse.searching.study import Study, free_name, images_again
 from nasfuse.searching.swapping import swap_jobs
 from nasfuse.swaps import find_swaps, ordered
-from nasfuse.tracking import local_uri
+from nasfuse.tracking import TrackingError, local_uri
 from nasfuse.trained import RESULT, Trained, read_trained
 from nasfuse.training_plan import TrainOptions, plan_training
-from nasfuse.view import View, show_trained
+from nasfuse.view import View, show_all, show_trained
 
 
 class Outcome(NamedTuple):
@@ -121,6 +121,29 @@ def _run(
 def tracking_uri(study: Study) -> str:
     """Where MLflow keeps this study: beside all studies unless the search was told otherwise."""
     return study.settings.tracking_uri or local_uri(study.folder.parent)
+
+
+def sync(study: Study) -> int:
+    """Make MLflow show all that the study's folder has; returns how many runs it shows.
+
+    What a killed search left is taken in first, and runs that it left open are ended.
+
+    Raises:
+        SetupError: the tracking server or store cannot be used; the study is as it was.
+        StorageError: a search runs in the study.
+    """
+    uri = tracking_uri(study)
+    with study.locked(), logbook(study.folder / "log.txt"):
+        study.recover()
+        try:
+            return show_all(study, uri)
+        except TrackingError as error:
+            raise SetupError(
+                "MLflow does not take the study",
+                where=uri,
+                why=str(error),
+                fix=f"start the server, then: nasfuse sync {study.settings.name}",
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from nasfuse.searching.study import Settings, Study
 from nasfuse.summary import sentences, summarise
 from nasfuse.tables import plain
 from nasfuse.tracking import Tracker, TrackingError
-from nasfuse.trained import Trained
+from nasfuse.trained import RESULT, Trained, read_trained
 from nasfuse.trial_runs import training_runs
 
 REST = 40  # times as long as showing the last state took, so that training keeps the processor
@@ -91,9 +91,6 @@ class View:
 
     def finish(self, results: list[Result], *, complete: bool) -> None:
         """Write the report and show the last state; waits until that is done."""
-        settings = self.study.settings
-        folder = self.study.folder / "report"
-        counts = {"budget": settings.budget, "validation": settings.validation}
         write_study_report(self.study, results)
         if not self._end_thread():
             self.problem = f"{self.uri} does not answer"
@@ -102,11 +99,41 @@ class View:
         if self._tracker is None:
             return
         try:
-            lines = sentences(summarise(results, **counts))
-            self._tracker.publish(folder, "\n\n".join(map(plain, lines)))
+            _publish(self._tracker, self.study, results)
             self._tracker.close("FINISHED" if complete else "KILLED")
         except TrackingError as error:
             self.problem = str(error)
+
+
+def show_all(study: Study, uri: str) -> int:
+    """Show everything that the study's folder has, whatever was shown before; the count of runs.
+
+    The study's run keeps how it ended; where that is not known, it is FINISHED if all networks
+    that were asked for are there, and KILLED otherwise.
+
+    Raises:
+        TrackingError: the store did not take everything; the next call goes on from there.
+    """
+    settings, results = study.settings, study.results
+    write_study_report(study, results)
+    tracker = _tracker(study, uri)
+    tracker.sync(results, final_rung=settings.recipe.top, budget=settings.budget)
+    for path in sorted(study.folder.glob(f"training/*/{RESULT}")):
+        tracker.add(training_runs(read_trained(path.parent)))
+    _publish(tracker, study, results)
+    wanted = settings.trials
+    enough = wanted is not None and len({result.key for result in results}) >= wanted
+    ended = {"FINISHED": True, "KILLED": False}.get(tracker.before, enough)
+    tracker.close("FINISHED" if ended else "KILLED")
+    return len(tracker.known)
+
+
+def _publish(tracker: Tracker, study: Study, results: list[Result]) -> None:
+    """Hand the report, which is written already, and the findings to MLflow."""
+    settings = study.settings
+    summary = summarise(results, budget=settings.budget, validation=settings.validation)
+    note = "\n\n".join(map(plain, sentences(summary)))
+    tracker.publish(study.folder / "report", note)
 
 
 def _tracker(study: Study, uri: str) -> Tracker:

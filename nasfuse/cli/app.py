@@ -14,7 +14,7 @@ from nasfuse.cli.diagnosing import doctor
 from nasfuse.cli.ending import guarded, usage_error
 from nasfuse.cli.explaining import explain
 from nasfuse.cli.exporting import export
-from nasfuse.cli.following import status, stop
+from nasfuse.cli.following import status, stop, sync
 from nasfuse.cli.looking import front, show, ui
 from nasfuse.cli.searching import resume, search
 from nasfuse.cli.training import train
@@ -33,6 +33,7 @@ VERBS: dict[Callable[..., Any], str] = {
     cost: "nasfuse cost resnet50 --by-layer",
     spaces: "nasfuse spaces default",
     ui: "nasfuse ui",
+    sync: "nasfuse sync photos-1",
     doctor: "nasfuse doctor",
 }
 # verbs that belong together

@@ -1,4 +1,4 @@
-"""status and stop: a search that runs elsewhere, or ran."""
+"""status, stop and sync: a search that runs elsewhere, or ran."""
 
 from __future__ import annotations
 
@@ -40,3 +40,19 @@ def stop(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = Fa
     else:
         say(console, f"asked process {process} to stop {found.settings.name} after running steps")
         say(console, f"go on with:  {next_commands(found)['resume']}")
+
+
+def sync(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
+    """Make MLflow show all of a study, after its server was down or a search was killed."""
+    from nasfuse.api import sync as show
+    from nasfuse.api import tracking_uri
+    from nasfuse.screens import make_console, print_json, say
+    from nasfuse.searching.study import find_study
+
+    found = find_study(studies, study)
+    runs = show(found)
+    name, uri = found.settings.name, tracking_uri(found)
+    if as_json:
+        print_json({"schema_version": 1, "study": name, "runs": runs, "tracking_uri": uri})
+    else:
+        say(make_console(False), f"MLflow shows all {runs} runs of {name}: {uri}")

@@ -1,0 +1,126 @@
+"""MLflow catches up: a server that was down, one killed on the way, runs that were left open."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nasfuse.cli.app as command_line
+from nasfuse import api
+from nasfuse.recipe import Recipe
+from nasfuse.results import Result
+from nasfuse.searching.study import Settings, Study
+from nasfuse.serving import serve
+from nasfuse.space import read_space
+from nasfuse.tracking import find_experiment, local_uri, open_client
+from nasfuse.view import View, _tracker
+
+MakeResult = Callable[..., Result]
+
+
+@pytest.fixture
+def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("NASFUSE_STUDIES", str(tmp_path / "studies"))
+
+    def make(uri: str | None = None) -> Study:
+        settings = Settings(
+            id="0123456789abcdef",
+            name="s",
+            space_name="default",
+            space=read_space("default"),
+            budget=1_000_000,
+            data="sample",
+            side=64,
+            validation=2000,
+            fingerprint="0" * 12,
+            classes=("a", "b"),
+            mean=(0.5,),
+            std=(0.25,),
+            recipe=Recipe(),
+            sampler="tpe",
+            seed=3,
+            tracking_uri=uri,
+            versions={"nasfuse": "0"},
+            trials=3,
+        )
+        return Study.create(tmp_path / "studies" / "s", settings)
+
+    return make
+
+
+def stored(study: Study, uri: str) -> list[tuple[Any, ...]]:
+    """Every run as values that can be compared: name, status, end, tags, parameters, metrics."""
+    client = open_client(uri)
+    experiment = find_experiment(client, study.settings.id)
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    return sorted(
+        (r.info.run_name, r.info.status, r.data.tags, r.data.params, r.data.metrics) for r in runs
+    )
+
+
+def test_sync_ends_what_a_kill_left_open_and_repeats_nothing(
+    make_study: Callable[..., Study],
+    make_result: MakeResult,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    study = make_study()
+    uri = local_uri(study.folder.parent)
+    study.record(make_result(0, rung=2, accuracy=0.7))
+    _tracker(study, uri)  # as a killed search leaves it: open
+    assert [status for _, status, *_ in stored(study, uri)] == ["RUNNING"]
+    study.record(make_result(1, status="failed", accuracy=None, loss=None, cause="why"))
+    monkeypatch.setattr(sys, "argv", ["nasfuse", "sync", "s", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out)["runs"] == 2
+    first = stored(study, uri)
+    assert Counter(run[1] for run in first) == {"KILLED": 1, "FINISHED": 1, "FAILED": 1}
+    assert api.sync(study) == 2
+    assert stored(study, uri) == first
+    study.record(make_result(2, rung=2))
+    api.sync(study)
+    assert len(stored(study, uri)) == 4
+
+
+@pytest.mark.slow
+def test_a_server_down_at_the_start_and_killed_on_the_way_holds_nothing_up(
+    make_study: Callable[..., Study], make_result: MakeResult, tmp_path: Path
+) -> None:
+    store, port = local_uri(tmp_path), 0
+    open_client(store).search_experiments()  # makes the store
+    with serve(store, tmp_path / "files") as first:
+        port = int(first.address.rpartition(":")[2])
+    study = make_study(first.address)
+    results = [make_result(number, rung=2) for number in range(3)]
+    with View(study, first.address) as view:
+        view._sync(results[:1])
+        assert view.problem is not None
+        with serve(store, tmp_path / "files", port=port) as second:
+            view._sync(results[:1])
+            assert view.problem is None
+            second.process.kill()
+            second.process.wait()
+            second.stop()
+        for result in results:
+            study.record(result)
+        view._sync(results)
+        assert view.problem is not None
+        view.finish(results, complete=True)
+        assert view.problem is not None
+    with pytest.raises(api.SetupError, match="does not take"):
+        api.sync(study)
+    with serve(store, tmp_path / "files", port=port):
+        assert api.sync(study) == 3
+        shown = stored(study, first.address)
+    assert len(shown) == 4
+    assert {run[1] for run in shown} == {"FINISHED"}
