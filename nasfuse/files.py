@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise StorageError("a file cannot be written", where=str(path), why=str(error)) from error
+        raise _refused(path, temporary, error) from error
     finally:
         with suppress(OSError):  # the folder itself may be what is wrong
             temporary.unlink(missing_ok=True)
@@ -49,6 +51,22 @@ def sweep(folder: Path) -> None:
     """Remove what killed writers left; call it only while nobody else writes in the folder."""
     for leftover in folder.glob(".*.tmp-*"):
         leftover.unlink(missing_ok=True)
+
+
+def _refused(path: Path, temporary: Path, error: OSError) -> StorageError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError("a file cannot be written", where=str(path), why=str(error))
+    written, free = 0, 0
+    with suppress(OSError):  # they are for the message only
+        free = shutil.disk_usage(path.parent).free
+        written = temporary.stat().st_size
+    return StorageError(
+        "the disk is full",
+        where=str(path),
+        why=f"it needs more than {written / 1e6:.1f} MB, and {(free + written) / 1e6:.1f} MB "
+        f"were free ({error.strerror})",
+        fix="free some space, and give the same command again (nasfuse resume for a search)",
+    )
 
 
 def _sync_folder(folder: Path) -> None:
