@@ -14,7 +14,7 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from nasfuse.errors import SetupError
+from nasfuse.errors import SetupError, StorageError
 from nasfuse.results import Result
 from nasfuse.searching.logbook import log
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
@@ -43,6 +43,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         try:
             return self._step()
+        except StorageError as error:  # a full disk is nothing that a network could help
+            told = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
+            return {"done": True, "storage": told}
         except Exception as error:  # whatever the cause, the trial failed and the search goes on
             cause = f"{type(error).__name__}: {error}".strip()[:MAX_CAUSE]
             return _finished(record(self.task, self.job, self.clock.spent, cause=cause))
@@ -100,6 +103,8 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             return
         self._note(result or {})
         try:
+            if result and "storage" in result:
+                raise StorageError(**result["storage"])
             if result and "result" in result:
                 self._finish(Result.model_validate_json(result["result"]))
             elif error:

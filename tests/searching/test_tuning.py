@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from nasfuse.errors import StorageError
+from nasfuse.searching.tuning import JobSearcher, Worker
+
+
+def test_a_full_disk_fails_no_network_but_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(worker: Worker) -> dict[str, Any]:
+        raise StorageError("the disk is full", where="trials/1", why="needs 2 MB", fix="make room")
+
+    monkeypatch.setattr(Worker, "_step", full)
+    reported = Worker.step(object.__new__(Worker))
+    assert reported["done"]
+    assert "result" not in reported
+
+    progress = SimpleNamespace(running={"a": ("job", 0, 0.0)}, broken=None, notices=[])
+    schedule = SimpleNamespace(progress=progress, workers=1)
+    searcher = JobSearcher(cast("Any", schedule), cast("Any", None), lambda _: None)
+    searcher.on_trial_complete("a", reported)
+    assert isinstance(progress.broken, StorageError)
+    assert (progress.broken.where, progress.broken.exit_code) == ("trials/1", 8)
+    assert not progress.running
