@@ -158,10 +158,10 @@ def parse(node: Any, path: str) -> Any:
         return hole
     match node["when"]:
         case dict() as condition if len(condition) == 1:
-            neighbour, values = next(iter(condition.items()))
-            return When(
-                neighbour, frozenset(values if isinstance(values, list) else [values]), hole
-            )
+            neighbour, found = next(iter(condition.items()))
+            values = found if isinstance(found, list) else [found]
+            if not any(isinstance(value, list | dict) for value in values):
+                return When(neighbour, frozenset(values), hole)
     raise _bad_hole(path, "'when' names one neighbour and one value", "when: {fusion: concat}")
 
 
@@ -176,7 +176,7 @@ def _refuse_near_holes(node: Mapping[str, Any], path: str) -> None:
 def _hole(kind: str, node: Mapping[str, Any], path: str) -> Choice | Range:
     known = {"choice": {"each"}, "int": {"step"}, "float": set()}[kind]
     for name in node.keys() - {kind, "when"} - known:
-        near = nearest(name, ["each", "step", "when"])
+        near = nearest(str(name), ["each", "step", "when"])
         raise _bad_hole(path, f"'{name}' is not known here", f"{near}:" if near else "remove it")
     match kind, node[kind]:
         case "choice", list() as options if options:
@@ -200,7 +200,7 @@ def labelled(options: Sequence[Any], path: str) -> dict[Value, Any]:
     labels: dict[Value, Any] = {}
     for index, option in enumerate(options):
         label = option.get("kind") if isinstance(option, dict) else option
-        if label in labels or isinstance(label, list | dict):
+        if isinstance(label, list | dict) or label in labels:
             raise _bad_hole(path, f"two choices are called {label!r}", "give each its own kind")
         labels[label] = parse(option, f"{path}.{index}")
     return labels

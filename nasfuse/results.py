@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from nasfuse.architecture import Architecture
 from nasfuse.errors import StorageError
@@ -137,19 +137,21 @@ def read_results(path: Path) -> list[Result]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     torn, whole = lines[-1], lines[:-1]
     del torn  # nothing, or the start of a line whose writer died
-    return [_parse(line, path, number) for number, line in enumerate(whole, 1)]
+    fix = "remove the line; the trial is then trained again"
+    return [
+        parse_result(line, where=f"{path}, line {number}", fix=fix)
+        for number, line in enumerate(whole, 1)
+    ]
 
 
-def _parse(line: str, path: Path, number: int) -> Result:
+def parse_result(text: bytes, *, where: str, fix: str) -> Result:
+    """A result from its JSON. Raises StorageError, with `where` and `fix`, if it is damaged."""
     try:
-        return Result.model_validate(json.loads(line))
-    except (ValidationError, ValueError) as error:
+        return Result.model_validate(json.loads(text.decode()))
+    except (ValueError, RecursionError) as error:  # pydantic's and those of letters are the former
         raise StorageError(
-            "this line of the results is damaged",
-            where=f"{path}, line {number}",
-            why=str(error).splitlines()[0],
-            fix="remove the line; the trial is then trained again",
+            "this result is damaged", where=where, why=str(error).splitlines()[0], fix=fix
         ) from None

@@ -82,6 +82,16 @@ def serve(
     return server
 
 
+def open_to(host: str) -> str:
+    """A warning where others than this machine reach a server on `host`; else nothing."""
+    if host == "localhost" or host.startswith("127."):
+        return ""
+    return (
+        f"warning: --host {host} lets everybody who reaches it read, change and delete all runs: "
+        "MLflow asks for no password"
+    )
+
+
 def _claim(host: str, port: int) -> int:
     """A port that nobody listens on; otherwise another program's answer could pass for ours."""
     with socket.socket() as probe:

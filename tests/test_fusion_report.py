@@ -120,3 +120,16 @@ def test_everything_as_json(found: FusionMap, swapped: Swapped) -> None:
     assert whole["map"][0]["p_holm"] == 0.0008
     assert whole["swaps"][0]["instead"] == "aff"
     assert whole["interactions"][0]["effect"] == 0.02
+
+
+def test_text_from_outside_is_escaped(swapped: Swapped, tmp_path: Path) -> None:
+    evil = "</title><script>alert(1)</script><img src=x onerror=alert(1)>"
+    cells = tuple(Cell(evil, fusion, 20, 3, SURE, 0.0008) for fusion in ("add", evil))
+    pair = Interaction((evil, "add"), (evil, evil), SURE, 0.02)
+    found = FusionMap(31, 4, (evil,), cells, evil, 2, (pair,), 7)
+    write_fusions(tmp_path, found, [swapped], title=evil)
+    page = (tmp_path / "fusions.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    for text in (page, fusion_section(found, [swapped])):
+        assert "<script" not in text
+        assert "<img src=x" not in text

@@ -94,3 +94,16 @@ def test_our_page_draws_without_network(study: list[Result], tmp_path: Path) -> 
     on_the_front = len((tmp_path / "front.csv").read_text().splitlines()) - 1
     assert len(re.findall(POINT, page)) == 50 + on_the_front
     assert "validation accuracy" in page
+
+
+def test_text_from_outside_stays_text(make_result: Callable[..., Result], tmp_path: Path) -> None:
+    """Whatever a browser makes of names, it runs nothing and adds no element of theirs."""
+    evil = "</title></script><script>document.title='run'</script><img src=x onerror=alert(1)>"
+    results = [make_result(n, origin=evil, accuracy=0.4 + n / 10) for n in range(2)]
+    write_report(tmp_path, results, summarise(results, budget=BUDGET, validation=2000), title=evil)
+    address = (tmp_path / "front.html").as_uri()
+    page = page_in_browser(address, tmp_path / "profile", seconds=20, offline=True)
+    assert re.findall(POINT, page), "the page's own scripts ran"
+    assert "<title>run" not in page
+    assert "<img src=" not in page
+    assert "onerror=alert(1)&gt;" in page

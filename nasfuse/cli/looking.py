@@ -70,6 +70,9 @@ def show(
 def ui(
     study: StudyName = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; another than this lets others in.")
+    ] = "127.0.0.1",
     studies: Studies = STUDIES,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +80,7 @@ def ui(
     from nasfuse.api import tracking_uri
     from nasfuse.screens import print_addresses
     from nasfuse.searching.study import find_study
-    from nasfuse.serving import serve
+    from nasfuse.serving import open_to, serve
     from nasfuse.tracking import TrackingError, study_addresses
     from nasfuse.view import artifact_folder
 
@@ -93,9 +96,11 @@ def ui(
             ) from None
         print_addresses(settings.name, addresses, as_json=as_json)
         return
+    if warning := open_to(host):
+        print(warning, file=sys.stderr, flush=True)
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, lambda n, _: sys.exit(128 + n))  # so that the server is ended too
-    with serve(uri, artifacts, port=port) as server:
+    with serve(uri, artifacts, host=host, port=port) as server:
         addresses = study_addresses(server.address, uri, settings.name, settings.id)
         print_addresses(settings.name, addresses, as_json=as_json)
         if not as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import NasfuseError, SearchError, SetupError, StorageError
+from nasfuse.searching.admission import require_token
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.schedule import (
     MAX_FAILURES_IN_A_ROW,
@@ -166,6 +166,7 @@ def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
 
     Gives the number of workers and the GPU share of each.
     """
+    require_token(resources.address)
     os.environ.update(_ENVIRONMENT)
     import ray  # slow to import, and it reads the environment then
 
@@ -173,8 +174,6 @@ def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
         if resources.address:
             ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
         else:
-            # else Ray keeps its token in the home folder, which not everybody may write to
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
                 address="local",
                 num_cpus=resources.workers,

@@ -17,11 +17,11 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset, runs_code
 from nasfuse.documents import read_document
 from nasfuse.errors import DataError, StorageError, UsageError
-from nasfuse.files import sweep, write_text
+from nasfuse.files import sweep, write_bytes, write_text
 from nasfuse.names import nearest
 from nasfuse.names import study_names as study_names
 from nasfuse.recipe import Recipe
-from nasfuse.results import Objective, Result, append_result, read_results
+from nasfuse.results import Objective, Result, append_result, parse_result, read_results
 from nasfuse.space import SearchSpace, parse_space
 
 
@@ -143,12 +143,13 @@ class Study:
             whole = path.read_bytes()
             kept = whole[: whole.rfind(b"\n") + 1]
             if kept != whole:
-                write_text(path, kept.decode())
+                write_bytes(path, kept)
         known = {r.step for r in self.results}
         for folder in (self.folder, *self.folder.glob("trials/*")):
             sweep(folder)
         for path in sorted(self.folder.glob("trials/*/rung*.json")):
-            result = Result.model_validate_json(path.read_text(encoding="utf-8"))
+            fix = "remove the file; the trial is then trained again"
+            result = parse_result(path.read_bytes(), where=str(path), fix=fix)
             if result.step not in known:
                 self.record(result)
         return self.results

@@ -1,0 +1,58 @@
+"""Who may use Ray: nobody without the token, which nobody else may read.
+
+Ray listens on every interface and runs what it is sent, so a search refuses to start where its
+token would not be asked for. Ray 2.60 reads the token from RAY_AUTH_TOKEN, from the file that
+RAY_AUTH_TOKEN_PATH names, else from ~/.ray/auth_token, which it writes readable for everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from nasfuse.errors import SetupError
+
+MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+def require_token(address: str | None) -> None:
+    """See to a token before Ray starts here, or joins the cluster at `address`.
+
+    Raises:
+        SetupError: authentication is switched off, or a cluster's token is missing or no secret.
+    """
+    mode = os.environ.get(MODE)
+    if mode is not None and mode.lower() != "token":
+        raise SetupError(
+            "Ray would let everybody in",
+            where=f"{MODE}={mode} in the environment",
+            why="its ports are open to the network, and who reaches them can run programs here",
+            fix=f"unset {MODE}",
+        )
+    if os.environ.get(TOKEN):
+        return
+    if address is None:
+        # in the environment only: Ray's own token would lie in a file for everybody to read
+        os.environ[TOKEN] = secrets.token_hex(32)
+        return
+    _require_secret(Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token"))
+
+
+def _require_secret(path: Path) -> None:
+    if not path.is_file():
+        raise SetupError(
+            "there is no token for the Ray cluster",
+            where=str(path),
+            why="a cluster is joined with the token that its nodes were started with",
+            fix="(umask 077; ray get-auth-token --generate)   and the same file on every node, "
+            "before ray start",
+        )
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise SetupError(
+            "others on this machine can read the token of the Ray cluster",
+            where=str(path),
+            why=f"its mode is {mode:o}, and who has the token can run programs on every node",
+            fix=f"chmod 600 '{path}'",
+        )

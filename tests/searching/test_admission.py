@@ -1,0 +1,70 @@
+"""Nobody is let into Ray: no search without a token, no token that others can read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nasfuse.errors import SetupError
+from nasfuse.searching.admission import require_token
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+@pytest.mark.parametrize("mode", ["disabled", "DISABLED", "none", ""])
+def test_authentication_cannot_be_switched_off(
+    monkeypatch: pytest.MonkeyPatch, mode: str, address: str | None
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    with pytest.raises(SetupError, match="let everybody in") as caught:
+        require_token(address)
+    assert f"RAY_AUTH_MODE={mode} " in caught.value.where
+    assert caught.value.fix == "unset RAY_AUTH_MODE"
+
+
+def test_a_search_on_this_machine_makes_a_token_that_no_file_has(home: Path) -> None:
+    require_token(None)
+    made = os.environ["RAY_AUTH_TOKEN"]
+    assert len(made) == 64
+    require_token(None)
+    assert os.environ["RAY_AUTH_TOKEN"] == made
+    assert not list(home.iterdir())
+
+
+def test_a_cluster_is_joined_only_with_a_token_of_one_s_own(home: Path) -> None:
+    with pytest.raises(SetupError, match="no token"):
+        require_token("auto")
+    path = home / ".ray" / "auth_token"
+    path.parent.mkdir()
+    path.write_text("secret")
+    for mode in (0o644, 0o640, 0o604):
+        path.chmod(mode)
+        with pytest.raises(SetupError, match="others on this machine can read") as caught:
+            require_token("auto")
+        assert caught.value.fix == f"chmod 600 '{path}'"
+    path.chmod(0o600)
+    require_token("auto")
+    assert not os.environ["RAY_AUTH_TOKEN"]
+
+
+def test_the_file_that_the_environment_names_counts(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = home / "token"
+    path.write_text("secret")
+    path.chmod(0o604)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    with pytest.raises(SetupError, match="can read") as caught:
+        require_token("10.0.0.1:6379")
+    assert caught.value.where == str(path)
