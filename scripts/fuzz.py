@@ -17,7 +17,8 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,18 @@ def images(root: Path) -> dict[Path, Read]:
     return dict.fromkeys(sorted(root.rglob("*.*")), _load_images)
 
 
+@contextmanager
+def limited() -> Iterator[None]:
+    """What takes too long ends with an error."""
+    before = signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LIMIT)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def attack(files: Mapping[Path, Read], count: int, generator: random.Random) -> Counter[str]:
     """Damage a file, read it, put it back; so often. Counts what was read, refused and broken."""
     sound = {path: path.read_bytes() for path in files}
@@ -146,9 +159,9 @@ def attack(files: Mapping[Path, Read], count: int, generator: random.Random) -> 
         path = generator.choice(list(files))
         content = mutant(sound[path], generator)
         path.write_bytes(content)
-        signal.alarm(LIMIT)
         try:
-            files[path](path)
+            with limited():
+                files[path](path)
             seen["read"] += 1
         except NasfuseError:
             seen["refused"] += 1
@@ -157,7 +170,6 @@ def attack(files: Mapping[Path, Read], count: int, generator: random.Random) -> 
             print(f"{path.name}: {content[:2000]!r}", file=sys.stderr)
             traceback.print_exc(limit=-4)
         finally:
-            signal.alarm(0)
             path.write_bytes(sound[path])
     return seen
 
@@ -173,7 +185,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    signal.signal(signal.SIGALRM, _too_long)
     generator = random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as folder:
         documents = attack(light(Path(folder)), asked.mutants, generator)

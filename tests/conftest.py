@@ -12,7 +12,10 @@ import torch
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.data.dataset import Dataset, Split, assemble
 from nasfuse.network import build, cost
+from nasfuse.recipe import Recipe
 from nasfuse.results import Result
+from nasfuse.searching.study import Settings
+from nasfuse.space import read_space
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,6 +24,35 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NASFUSE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def make_settings() -> Callable[..., Settings]:
+    """The settings of a study with a name, and whatever else is given."""
+
+    def make(name: str = "a", **changes: Any) -> Settings:
+        settings = Settings(
+            id="0123456789abcdef",
+            name=name,
+            space_name="default",
+            space=read_space("default"),
+            budget=1_000_000,
+            data="sample",
+            side=64,
+            validation=2000,
+            fingerprint="0" * 12,
+            classes=("a", "b"),
+            mean=(0.5,),
+            std=(0.25,),
+            recipe=Recipe(),
+            sampler="tpe",
+            seed=3,
+            tracking_uri=None,
+            versions={"nasfuse": "0"},
+        )
+        return settings.model_copy(update=changes)
+
+    return make
 
 
 Document = dict[str, Any]

@@ -15,40 +15,20 @@ import pytest
 
 import nasfuse.cli.app as command_line
 from nasfuse.machine import examine
-from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.study import Settings, Study
-from nasfuse.space import read_space
 from nasfuse.tables import csv_table
 
 MakeResult = Callable[..., Result]
+MakeSettings = Callable[..., Settings]
 Nasfuse = Callable[..., tuple[int, str, str]]
 FOLDER = "meine Studien ✓"
 
 
 @pytest.fixture
-def study(tmp_path: Path, make_result: MakeResult) -> Study:
+def study(tmp_path: Path, make_result: MakeResult, make_settings: MakeSettings) -> Study:
     """Three networks on rung 0, two of them on the top rung, one failure; names that are odd."""
-    settings = Settings(
-        id="0123456789abcdef",
-        name="größe 1",
-        space_name="default",
-        space=read_space("default"),
-        budget=1_000_000,
-        data="sample",
-        side=64,
-        validation=2000,
-        fingerprint="0" * 12,
-        classes=("a", "b"),
-        mean=(0.5,),
-        std=(0.25,),
-        recipe=Recipe(),
-        sampler="tpe",
-        seed=3,
-        tracking_uri=None,
-        versions={"nasfuse": "0"},
-        trials=9,
-    )
+    settings = make_settings("größe 1", trials=9)
     study = Study.create(tmp_path / FOLDER / "größe 1", settings)
     results = [
         make_result(0, accuracy=0.5),

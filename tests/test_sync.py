@@ -13,11 +13,9 @@ import pytest
 
 import nasfuse.cli.app as command_line
 from nasfuse import api
-from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.study import Settings, Study
 from nasfuse.serving import serve
-from nasfuse.space import read_space
 from nasfuse.tracking import find_experiment, local_uri, open_client
 from nasfuse.view import View, _tracker
 
@@ -25,31 +23,14 @@ MakeResult = Callable[..., Result]
 
 
 @pytest.fixture
-def make_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study]:
+def make_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_settings: Callable[..., Settings]
+) -> Callable[..., Study]:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("NASFUSE_STUDIES", str(tmp_path / "studies"))
 
     def make(uri: str | None = None) -> Study:
-        settings = Settings(
-            id="0123456789abcdef",
-            name="s",
-            space_name="default",
-            space=read_space("default"),
-            budget=1_000_000,
-            data="sample",
-            side=64,
-            validation=2000,
-            fingerprint="0" * 12,
-            classes=("a", "b"),
-            mean=(0.5,),
-            std=(0.25,),
-            recipe=Recipe(),
-            sampler="tpe",
-            seed=3,
-            tracking_uri=uri,
-            versions={"nasfuse": "0"},
-            trials=3,
-        )
+        settings = make_settings("s", tracking_uri=uri, trials=3)
         return Study.create(tmp_path / "studies" / "s", settings)
 
     return make

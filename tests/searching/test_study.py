@@ -9,52 +9,31 @@ from pathlib import Path
 import pytest
 
 from nasfuse.errors import StorageError, UsageError
-from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.study import Settings, Study, find_study, free_name, study_names
-from nasfuse.space import read_space
 
 MakeResult = Callable[..., Result]
+MakeSettings = Callable[..., Settings]
 
 
-def settings(name: str = "a") -> Settings:
-    return Settings(
-        id="0123456789abcdef",
-        name=name,
-        space_name="default",
-        space=read_space("default"),
-        budget=1_000_000,
-        data="sample",
-        side=64,
-        validation=2000,
-        fingerprint="0" * 12,
-        classes=("a", "b"),
-        mean=(0.5,),
-        std=(0.25,),
-        recipe=Recipe(),
-        sampler="tpe",
-        seed=3,
-        tracking_uri=None,
-        versions={"nasfuse": "0"},
-    )
-
-
-def test_a_study_opens_as_it_was_created(tmp_path: Path) -> None:
-    created = Study.create(tmp_path / "a", settings())
+def test_a_study_opens_as_it_was_created(tmp_path: Path, make_settings: MakeSettings) -> None:
+    created = Study.create(tmp_path / "a", make_settings())
     opened = Study.open(tmp_path / "a")
     assert opened.settings == created.settings
     assert opened.settings.search_space.classes == 2
     assert opened.results == []
 
 
-def test_an_existing_study_is_never_replaced(tmp_path: Path) -> None:
-    Study.create(tmp_path / "a", settings())
+def test_an_existing_study_is_never_replaced(tmp_path: Path, make_settings: MakeSettings) -> None:
+    Study.create(tmp_path / "a", make_settings())
     with pytest.raises(UsageError, match="already"):
-        Study.create(tmp_path / "a", settings())
+        Study.create(tmp_path / "a", make_settings())
 
 
-def test_results_come_back_in_order(tmp_path: Path, make_result: MakeResult) -> None:
-    study = Study.create(tmp_path / "a", settings())
+def test_results_come_back_in_order(
+    tmp_path: Path, make_result: MakeResult, make_settings: MakeSettings
+) -> None:
+    study = Study.create(tmp_path / "a", make_settings())
     for number in range(3):
         study.record(make_result(number))
     assert [r.number for r in study.results] == [0, 1, 2]
@@ -62,9 +41,9 @@ def test_results_come_back_in_order(tmp_path: Path, make_result: MakeResult) -> 
 
 
 def test_a_torn_last_line_is_dropped_and_the_worker_s_copy_taken(
-    tmp_path: Path, make_result: MakeResult
+    tmp_path: Path, make_result: MakeResult, make_settings: MakeSettings
 ) -> None:
-    study = Study.create(tmp_path / "a", settings())
+    study = Study.create(tmp_path / "a", make_settings())
     study.record(make_result(0))
     lost = make_result(1)
     path = study.folder / "results.jsonl"
@@ -81,9 +60,12 @@ def test_a_torn_last_line_is_dropped_and_the_worker_s_copy_taken(
 
 
 def test_half_a_line_is_taken_back(
-    tmp_path: Path, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_result: MakeResult,
+    monkeypatch: pytest.MonkeyPatch,
+    make_settings: MakeSettings,
 ) -> None:
-    study = Study.create(tmp_path / "a", settings())
+    study = Study.create(tmp_path / "a", make_settings())
     study.record(make_result(0))
 
     def full(number: int) -> None:
@@ -97,8 +79,10 @@ def test_half_a_line_is_taken_back(
     assert [r.number for r in study.results] == [0, 2]
 
 
-def test_a_damaged_line_is_named(tmp_path: Path, make_result: MakeResult) -> None:
-    study = Study.create(tmp_path / "a", settings())
+def test_a_damaged_line_is_named(
+    tmp_path: Path, make_result: MakeResult, make_settings: MakeSettings
+) -> None:
+    study = Study.create(tmp_path / "a", make_settings())
     study.record(make_result(0))
     path = study.folder / "results.jsonl"
     path.write_text("{broken\n" + path.read_text())
@@ -107,16 +91,16 @@ def test_a_damaged_line_is_named(tmp_path: Path, make_result: MakeResult) -> Non
     assert "line 1" in caught.value.where
 
 
-def test_a_study_of_another_version_is_refused(tmp_path: Path) -> None:
-    Study.create(tmp_path / "a", settings())
+def test_a_study_of_another_version_is_refused(tmp_path: Path, make_settings: MakeSettings) -> None:
+    Study.create(tmp_path / "a", make_settings())
     path = tmp_path / "a" / "study.yaml"
     path.write_text(path.read_text().replace("version: 1\n", "version: 99\n", 1))
     with pytest.raises(StorageError, match="another version"):
         Study.open(tmp_path / "a")
 
 
-def test_a_study_serves_one_process(tmp_path: Path) -> None:
-    study = Study.create(tmp_path / "a", settings())
+def test_a_study_serves_one_process(tmp_path: Path, make_settings: MakeSettings) -> None:
+    study = Study.create(tmp_path / "a", make_settings())
     code = (
         "import sys; from pathlib import Path; from nasfuse.searching.study import Study\n"
         "with Study.open(Path(sys.argv[1])).locked(): pass"
@@ -129,9 +113,11 @@ def test_a_study_serves_one_process(tmp_path: Path) -> None:
     assert subprocess.run(command, check=False).returncode == 0
 
 
-def test_studies_are_found_by_name_or_by_last_use(tmp_path: Path) -> None:
+def test_studies_are_found_by_name_or_by_last_use(
+    tmp_path: Path, make_settings: MakeSettings
+) -> None:
     for name in ("one", "two"):
-        Study.create(tmp_path / name, settings(name))
+        Study.create(tmp_path / name, make_settings(name))
     os.utime(tmp_path / "one" / "study.yaml", (2e9, 2e9))
     assert study_names(tmp_path) == ["two", "one"]
     assert find_study(tmp_path, None).settings.name == "one"
@@ -144,6 +130,6 @@ def test_studies_are_found_by_name_or_by_last_use(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_names_are_numbered(tmp_path: Path) -> None:
-    Study.create(tmp_path / "sample-1", settings())
+def test_names_are_numbered(tmp_path: Path, make_settings: MakeSettings) -> None:
+    Study.create(tmp_path / "sample-1", make_settings())
     assert free_name(tmp_path, "sample") == "sample-2"
