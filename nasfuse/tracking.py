@@ -149,7 +149,7 @@ class Tracker:
 
     def _create(self, run: TrialRun) -> _Known:
         # with all tags, for each later call of MLflow waits several times for the disk
-        tags = {"mlflow.parentRunId": self.parent_id, **run.tags}
+        tags = {"mlflow.parentRunId": self.parent_id, "nasfuse.key": run.key, **run.tags}
         created = self.client.create_run(self.experiment_id, run.start, tags, run.name)
         self.known[run.key] = _Known(created.info.run_id, tags=tags)
         return self.known[run.key]
@@ -293,7 +293,8 @@ def _children(client: Any, experiment: Any, parent: str) -> dict[str, _Known]:
     where, token = f"tags.`mlflow.parentRunId` = '{parent}'", None
     while True:
         page = client.search_runs([experiment.experiment_id], where, page_token=token)
-        known |= {run.data.tags["nasfuse.key"]: _known(run) for run in page}
+        ours = [run for run in page if "nasfuse.key" in run.data.tags]  # others may add runs
+        known |= {run.data.tags["nasfuse.key"]: _known(run) for run in ours}
         token = page.token
         if not token:
             return known

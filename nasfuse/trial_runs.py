@@ -130,7 +130,6 @@ def _metrics(one: Result, final_rung: int) -> Iterator[tuple[str, Metric]]:
 def _tags(last: Result, *, pareto: str) -> dict[str, str]:
     cause = {"nasfuse.cause": last.cause} if last.cause else {}
     return {
-        "nasfuse.key": last.key,
         "nasfuse.status": last.status,
         "nasfuse.rung": str(last.rung),
         "nasfuse.origin": last.origin,

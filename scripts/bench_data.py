@@ -66,20 +66,24 @@ class Memory:
         self.thread.start()
 
     def _watch(self) -> None:
+        while not self.done.wait(0.2):
+            self._look()
+
+    def _look(self) -> None:
         import psutil
 
-        while not self.done.wait(0.2):
-            total = 0
-            for process in [self.process, *self.process.children(recursive=True)]:
-                try:
-                    total += process.memory_full_info().pss
-                except psutil.Error:  # it has ended
-                    continue
-            self.most = max(self.most, total)
+        total = 0
+        for process in [self.process, *self.process.children(recursive=True)]:
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:  # it has ended
+                continue
+        self.most = max(self.most, total)
 
     def end(self) -> int:
         self.done.set()
         self.thread.join()
+        self._look()  # what took less than one wait was never seen
         return self.most
 
 
