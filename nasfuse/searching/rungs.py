@@ -89,11 +89,13 @@ class Ladder:
                 best.append(first)
         return best
 
+    def left(self, result: Result) -> float:
+        """Passes over the training set that a network has yet to make to the top."""
+        return sum(self.recipe.work(r) for r in range(result.rung + 1, self.recipe.top + 1))
+
     def seconds(self, result: Result) -> float:
         """About how long a network takes to the top, from its time on this rung."""
-        work = self.recipe.work
-        left = sum(work(rung) for rung in range(result.rung + 1, self.recipe.top + 1))
-        return result.seconds * left / work(result.rung)
+        return result.seconds * self.left(result) / self.recipe.work(result.rung)
 
     def seconds_again(self, result: Result) -> float:
         """About how long another full training of a network takes."""

@@ -151,7 +151,8 @@ class Schedule:
             best = self.ladder.best_reference(self.progress.results, self.started)
             ahead += [result for result in best if result not in ahead]
         chosen = [result for result in ahead if self.ladder.seconds(result) <= self.progress.room]
-        chosen.sort(key=self.ladder.seconds, reverse=True)
+        # the longest first, by what they compute: measured times would differ between two runs
+        chosen.sort(key=lambda result: result.macs * self.ladder.left(result), reverse=True)
         return [Job(r.number, r.origin, r.rung + 1, r.architecture) for r in chosen]
 
     def _finals(self) -> list[Job]:
