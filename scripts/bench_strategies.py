@@ -208,7 +208,7 @@ def run_asha(setting: Setting, seed: int) -> Curve:
             return {"accuracy": accuracy, "cpu": cpu}
 
     with tempfile.TemporaryDirectory() as folder:
-        init(num_cpus=setting.workers, include_dashboard=False, log_to_driver=False)
+        init("local", num_cpus=setting.workers, include_dashboard=False, log_to_driver=False)
         tuner = tune.Tuner(
             tune.with_resources(Epochs, {"cpu": 1}),
             param_space={"document": tune.grid_search(documents)},
