@@ -8,8 +8,8 @@ promoted), and then as many trainings of the same kind through Ray Tune's own Op
 default settings. Overhead is the time between two trials of a worker, from its last image of one to
 its first of the next, as a share of its time: what training has to wait for files, proposals and
 Ray. What workers are idle in all is shown beside it: one of them starts later than the other, and
-waits at the end for the other's last trial. The breakdown shows where the driver of ours spent its time; some of it passes while workers
-train.
+waits at the end for the other's last trial. The breakdown shows where the driver of ours spent its
+time; some of it passes while workers train.
 """
 
 from __future__ import annotations
