@@ -17,7 +17,8 @@ from nasfuse.searching.worker import Job
 
 MAX_FAILURES_IN_A_ROW = 8
 OVERTIME = 1.1  # running jobs may finish after the time limit, up to this share of it
-FINAL_SHARE = 0.2  # of the time limit, in which nothing new is proposed
+FINAL_SHARE = 0.2  # of the time limit at least, in which nothing new is proposed
+LONGEST_END = 0.5  # of the time limit at most: short searches are for trying networks as well
 FINALS_SHARE = 0.2  # of the time limit at most, for training the finalists again
 
 
@@ -197,7 +198,7 @@ class Schedule:
         return left > self._reserve(limits.seconds)
 
     def _reserve(self, limit: float) -> float:
-        """Seconds that the end of a search takes."""
+        """Seconds that the end of a search takes, within bounds."""
         results, started = self.progress.results, self.started
         ahead = self.ladder.promotable(results, started, least=1)
         ahead += [r for r in self.ladder.best_reference(results, started) if r not in ahead]
@@ -205,4 +206,4 @@ class Schedule:
         promotions = sum(needed) / self.workers + max(needed, default=0.0) / 2
         again = [self.ladder.seconds_again(r) for r in finalists(results, self.ladder.recipe.top)]
         finals = min(REPEATS * sum(again) / self.workers, FINALS_SHARE * limit)
-        return max(promotions + finals, FINAL_SHARE * limit)
+        return min(max(promotions + finals, FINAL_SHARE * limit), LONGEST_END * limit)

@@ -131,6 +131,26 @@ def test_the_end_of_the_time_belongs_to_promotions(
     assert planned.finished
 
 
+def test_half_of_the_time_is_for_trying_networks(
+    tmp_path: Path, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it would take to train the best of every band of cost."""
+    planned = schedule(tmp_path, Limits(None, 100.0))
+    left = {"seconds": 100.0}
+    monkeypatch.setattr(Progress, "left", property(lambda self: left["seconds"]))
+    for _ in range(3):
+        job = planned.next()
+        assert job is not None
+        finish(planned, job, make_result, seconds=20.0)
+    left["seconds"] = 51.0
+    job = planned.next()
+    assert job is not None
+    assert job.rung == 0
+    left["seconds"] = 49.0
+    job = planned.next()
+    assert job is None or job.rung > 0
+
+
 def test_stopping_hands_out_nothing_more(tmp_path: Path) -> None:
     planned = schedule(tmp_path, Limits(10, None))
     planned.progress.stopping = "SIGINT"
