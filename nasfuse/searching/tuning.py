@@ -7,6 +7,7 @@ a resumed search starts a new tuner, so what Ray pickles of these objects is nev
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,21 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nasfuse.errors import SetupError, StorageError
+from nasfuse.memory import is_out_of_memory, release_memory
 from nasfuse.results import Result
 from nasfuse.searching.logbook import log
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
-from nasfuse.searching.worker import Clock, Evaluation, Job, Task, record, recorded, result_path
+from nasfuse.searching.sharing import memory_fraction, mps_runs
+from nasfuse.searching.worker import (
+    Clock,
+    Evaluation,
+    Job,
+    Manner,
+    Task,
+    record,
+    recorded,
+    result_path,
+)
 from nasfuse.training import reserve_memory
 
 MAX_CAUSE = 2000  # characters of an error that a result keeps
@@ -31,13 +43,18 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         assert task is not None
         torch.set_num_threads(1)
         reserve_memory()
-        self.task = task
+        self.task = replace(task, mps=mps_runs()) if task.gpus else task
+        if 0 < task.gpus < 1:  # what a trial can take must not depend on its neighbours
+            _, total = torch.cuda.mem_get_info()
+            torch.cuda.set_per_process_memory_fraction(memory_fraction(task.gpus, total))
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.job = Job.from_config(new_config["job"])
         self.evaluation: Evaluation | None = None
+        self.retry: str | None = None
         self.clock = Clock()
+        release_memory(self.task.device)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -48,13 +65,29 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             return {"done": True, "storage": told}
         except Exception as error:  # whatever the cause, the trial failed and the search goes on
             cause = f"{type(error).__name__}: {error}".strip()[:MAX_CAUSE]
-            return _finished(record(self.task, self.job, self.clock.spent, cause=cause))
+            if self._halved or not is_out_of_memory(error):
+                return _finished(self._failed(cause))
+            self.retry = cause
+        self.evaluation = None  # after the error, whose traceback held what it was about
+        release_memory(self.task.device)
+        notice = f"{self.job.key}: out of memory; it begins again with half the batch"
+        return {"epoch": 0, "loss": float("nan"), "notice": notice}
+
+    @property
+    def _halved(self) -> bool:
+        return bool(self.retry or (self.evaluation and self.evaluation.retry))
+
+    def _failed(self, cause: str) -> Result:
+        recipe = self.task.recipe.at(self.job.rung)
+        begun = Manner((recipe.halved() if self.retry else recipe).batch, self.retry)
+        manner = self.evaluation.manner if self.evaluation else begun
+        return record(self.task, self.job, self.clock.spent, cause=cause, manner=manner)
 
     def _step(self) -> dict[str, Any]:
         if self.evaluation is None:
             if result := recorded(self.task, self.job):  # before its worker died
                 return _finished(result)
-            self.evaluation = Evaluation(self.task, self.job)
+            self.evaluation = Evaluation(self.task, self.job, self.retry)
         loss = float("nan") if self.evaluation.done else self.evaluation.epoch()
         notice = {"notice": self.evaluation.notice} if self.evaluation.notice else {}
         if not self.evaluation.done:
