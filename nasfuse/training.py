@@ -120,6 +120,7 @@ class Training:
             )
         self.cycle = _OneCycle(self.steps, recipe.warmup)
         self.compute = CapturedStep(self._compute)
+        self.on_step: Callable[[], object] = lambda: None  # a sign of life
 
     def keep_average(self) -> None:
         """Average the weights from here on, where that has not begun."""
@@ -166,6 +167,7 @@ class Training:
             now.fill_(share * rate)
         loss = self.compute(x, y)
         self.done += 1
+        self.on_step()
         if self.average is not None:
             self._accumulate(self.average)
         return loss

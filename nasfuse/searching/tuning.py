@@ -21,6 +21,7 @@ from nasfuse.results import Result
 from nasfuse.searching.logbook import log
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
 from nasfuse.searching.sharing import memory_fraction, mps_runs
+from nasfuse.searching.watchdog import PATIENCE, Watchdog, stuck
 from nasfuse.searching.worker import (
     Clock,
     Evaluation,
@@ -44,6 +45,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         torch.set_num_threads(1)
         reserve_memory()
         self.task = replace(task, mps=mps_runs()) if task.gpus else task
+        self.watchdog = Watchdog()
         if 0 < task.gpus < 1:  # what a trial can take must not depend on its neighbours
             _, total = torch.cuda.mem_get_info()
             torch.cuda.set_per_process_memory_fraction(memory_fraction(task.gpus, total))
@@ -84,16 +86,33 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         return record(self.task, self.job, self.clock.spent, cause=cause, manner=manner)
 
     def _step(self) -> dict[str, Any]:
+        with self.watchdog.watch(_stuck_path(self.task, self.job), self.clock.seconds):
+            return self._train()
+
+    def _train(self) -> dict[str, Any]:
         if self.evaluation is None:
             if result := recorded(self.task, self.job):  # before its worker died
                 return _finished(result)
             self.evaluation = Evaluation(self.task, self.job, self.retry)
+            self.evaluation.training.on_step = self.watchdog.alive
         loss = float("nan") if self.evaluation.done else self.evaluation.epoch()
         notice = {"notice": self.evaluation.notice} if self.evaluation.notice else {}
         if not self.evaluation.done:
             done = self.evaluation.training.done // self.evaluation.training.per_epoch
             return {"epoch": done, "loss": loss, **notice}
         return _finished(self.evaluation.finish()) | notice
+
+
+def _stuck_path(task: Task, job: Job) -> Path:
+    """Where a worker that stands still leaves its stack."""
+    return result_path(task, job.step).with_suffix(".stuck")
+
+
+def _cause_of_death(task: Task, job: Job) -> str:
+    path = _stuck_path(task, job)
+    if stuck(path):
+        return f"nothing moved for {PATIENCE:g} s or more, three times; {path.name} has the stack"
+    return "its worker died three times (killed for want of memory?)"
 
 
 def _finished(result: Result) -> dict[str, Any]:
@@ -141,9 +160,8 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             if result and "result" in result:
                 self._finish(Result.model_validate_json(result["result"]))
             elif error:
-                self._finish(
-                    record(self.task, job, {"seconds": 0.0}, cause="its worker died three times")
-                )
+                cause = _cause_of_death(self.task, job)
+                self._finish(record(self.task, job, {"seconds": 0.0}, cause=cause))
             # else it was stopped on the way; a resumed search goes on from its checkpoint
         except Exception as broken:  # Ray would swallow it and train the job again
             self.progress.broken = self.progress.broken or broken

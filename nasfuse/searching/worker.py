@@ -120,6 +120,10 @@ class Clock:
         return {"seconds": time.monotonic(), "cpu_seconds": time.process_time()}
 
     @property
+    def seconds(self) -> float:
+        return self.spent["seconds"]
+
+    @property
     def spent(self) -> dict[str, float]:
         return {
             name: round(self._earlier.get(name, 0.0) + now - self._began[name], 3)
