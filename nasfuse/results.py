@@ -39,6 +39,8 @@ class Result(BaseModel):
     sampler's. `objective` names the cost that the study's front has beside accuracy; `latency`, in
     milliseconds, is measured only where it is that. `gpus` is the share of a GPU that the worker
     had. `repeat` counts further full trainings of a finalist, each with a seed of its own.
+    `batch` is what it was trained with; where that is half of what the recipe says, `retry` says
+    what made it begin again. Where it `recomputes`, dense layers did so to save memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +61,9 @@ class Result(BaseModel):
     loss: float | None = None
     train_loss: float | None = None
     cause: str | None = None
+    batch: int | None = None
+    retry: str | None = None
+    recomputes: bool | None = None
     seconds: float
     cpu_seconds: float | None = None
     gpus: float | None = None

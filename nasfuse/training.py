@@ -75,10 +75,12 @@ def _float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return wrapped
 
 
-def autocast(device: torch.device) -> torch.autocast:
+def autocast(device: torch.device, *, on: str | None = None) -> torch.autocast:
+    """The types of a device's arithmetic; `on` has them for tensors of another kind of device."""
     # a graph must not keep weights that were cast for another step
     cached, enabled = device.type != "cuda", has_bf16(device.type)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=cached)
+    kind = on or device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled, cache_enabled=cached)
 
 
 class Training:

@@ -17,6 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from nasfuse.ops.dense import Dense
 
 
+def has_recomputable(network: nn.Module) -> bool:
+    """Whether there is anything in a network that `recompute` would change."""
+    return any(isinstance(module, Dense) for module in network.modules())
+
+
 def recompute(network: nn.Module) -> None:
     """Let every dense layer of a network keep only its input while it trains.
 

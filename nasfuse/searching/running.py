@@ -120,6 +120,7 @@ def _run_jobs(
             recipe=settings.recipe,
             seed=settings.seed,
             gpus=share,
+            workers=workers,
             objective=settings.objective,
             paired=paired,
         )

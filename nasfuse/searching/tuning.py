@@ -15,10 +15,20 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from nasfuse.errors import SetupError, StorageError
+from nasfuse.memory import is_out_of_memory, release_memory
 from nasfuse.results import Result
 from nasfuse.searching.logbook import log
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
-from nasfuse.searching.worker import Clock, Evaluation, Job, Task, record, recorded, result_path
+from nasfuse.searching.worker import (
+    Clock,
+    Evaluation,
+    Job,
+    Manner,
+    Task,
+    record,
+    recorded,
+    result_path,
+)
 from nasfuse.training import reserve_memory
 
 MAX_CAUSE = 2000  # characters of an error that a result keeps
@@ -37,7 +47,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.job = Job.from_config(new_config["job"])
         self.evaluation: Evaluation | None = None
+        self.retry: str | None = None
         self.clock = Clock()
+        release_memory(self.task.device)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -48,13 +60,31 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             return {"done": True, "storage": told}
         except Exception as error:  # whatever the cause, the trial failed and the search goes on
             cause = f"{type(error).__name__}: {error}".strip()[:MAX_CAUSE]
-            return _finished(record(self.task, self.job, self.clock.spent, cause=cause))
+            if not (is_out_of_memory(error) and self._may_retry):
+                return _finished(self._failed(cause))
+            self.retry = cause
+        self.evaluation = None  # after the error, whose traceback held what it was about
+        release_memory(self.task.device)
+        notice = f"{self.job.key}: out of memory; it begins again with half the batch"
+        return {"epoch": 0, "loss": float("nan"), "notice": notice}
+
+    @property
+    def _may_retry(self) -> bool:
+        """Whether the batch has not been halved yet, and can be."""
+        halved = self.retry or (self.evaluation and self.evaluation.retry)
+        return not halved and self.task.recipe.at(self.job.rung).batch >= 4
+
+    def _failed(self, cause: str) -> Result:
+        recipe = self.task.recipe.at(self.job.rung)
+        begun = Manner((recipe.halved() if self.retry else recipe).batch, self.retry)
+        manner = self.evaluation.manner if self.evaluation else begun
+        return record(self.task, self.job, self.clock.spent, cause=cause, manner=manner)
 
     def _step(self) -> dict[str, Any]:
         if self.evaluation is None:
             if result := recorded(self.task, self.job):  # before its worker died
                 return _finished(result)
-            self.evaluation = Evaluation(self.task, self.job)
+            self.evaluation = Evaluation(self.task, self.job, self.retry)
         loss = float("nan") if self.evaluation.done else self.evaluation.epoch()
         notice = {"notice": self.evaluation.notice} if self.evaluation.notice else {}
         if not self.evaluation.done:

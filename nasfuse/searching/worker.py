@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,20 +28,23 @@ from nasfuse.data.dataset import Dataset, Split
 from nasfuse.errors import StorageError
 from nasfuse.files import replacing, write_text
 from nasfuse.latency import measure_latency
+from nasfuse.memory import recompute_if_needed, room
 from nasfuse.network import build, cost, thop_macs
 from nasfuse.recipe import Recipe
 from nasfuse.results import Objective, Result, Step
 from nasfuse.training import Training, evaluate, recalibrate
 
 REPEAT_STRIDE = 1_000_003  # between the seeds of a finalist's trainings
+JUDGED = 128  # images at once, when a network is judged
 
 
 @dataclass(frozen=True)
 class Task:
     """What every job of a search shares.
 
-    `gpus` is the share of a GPU that a worker has. Where jobs are `paired`, seeds do not
-    depend on the network, so that two with the same repeat see the same batches.
+    `gpus` is the share of a GPU that a worker has, `workers` how many share this machine's main
+    memory. Where jobs are `paired`, seeds do not depend on the network, so that two with the same
+    repeat see the same batches.
     """
 
     trials: Path
@@ -50,12 +53,18 @@ class Task:
     recipe: Recipe
     seed: int
     gpus: float = 0.0
+    workers: int = 1
     objective: Objective = "macs"
     paired: bool = False
 
     @property
     def device(self) -> torch.device:
         return torch.device("cuda" if self.gpus else "cpu")
+
+    @property
+    def room(self) -> int:
+        """Bytes of memory that a worker may take now."""
+        return room(self.device, min(1.0, self.gpus) if self.gpus else 1 / self.workers)
 
 
 @dataclass(frozen=True)
@@ -117,23 +126,39 @@ class Clock:
         }
 
 
+class Manner(NamedTuple):
+    """How a network came to be trained: the batch, and what memory asked for.
+
+    `retry` is what made it begin again with half the batch; where it `recomputes`, its dense layers
+    do in the backward pass, which changes no result.
+    """
+
+    batch: int
+    retry: str | None = None
+    recomputes: bool | None = None
+
+
 class Evaluation:
     """A job on its way: `epoch` after `epoch`, then `finish`.
 
     A rung that goes on with a paused run begins from the checkpoint of the pause. `notice` says
     what was wrong with a checkpoint; the job goes on from the one before it, or begins again.
+    `retry` is why the job begins again with half the batch; its run then keeps that batch.
     """
 
-    def __init__(self, task: Task, job: Job) -> None:
+    def __init__(self, task: Task, job: Job, retry: str | None = None) -> None:
         self.task, self.job = task, job
+        self.retry, self.recomputes = retry, False
         self.notice: str | None = None
         self.folder = task.trials / job.key
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clock = Clock()
         write_text(self.folder / "architecture.json", job.architecture.to_json(indent=2) + "\n")
         self.rung = task.recipe.rungs[job.rung]
+        state = self._saved()
         self.training = self._training()
-        self._restore()
+        if state is not None:
+            self.training.restore(state)
         if self.rung.stop < 1:
             self.training.keep_average()
         self.target = max(1, round(self.rung.stop * self.training.steps))
@@ -149,11 +174,19 @@ class Evaluation:
         train = subset(task.dataset.train, self.rung.share, task.seed)
         network, images = build(job.architecture), self._images(train)
         recipe = task.recipe.at(job.rung)
+        recipe = recipe.halved() if self.retry else recipe
+        self.recomputes = recompute_if_needed(
+            network, job.architecture, recipe.batch, device=task.device, free=task.room
+        )
         return Training(network, images, recipe, epochs=self.rung.epochs, seed=seed)
 
     def _images(self, split: Split) -> Images:
         resolution, task = self.job.architecture.resolution, self.task
         return Images.of(split, task.normalisation, resolution=resolution, device=task.device)
+
+    @property
+    def manner(self) -> Manner:
+        return Manner(self.training.recipe.batch, self.retry, self.recomputes or None)
 
     @property
     def done(self) -> bool:
@@ -173,20 +206,26 @@ class Evaluation:
         return self.folder / f"{step.stem}.ckpt"
 
     def _save(self) -> None:
-        state = self.training.state() | {"rung": self.job.rung, "spent": self.clock.spent}
-        save_checkpoint(self._checkpoint, state)
+        about = {"rung": self.job.rung, "spent": self.clock.spent, "retry": self.retry}
+        save_checkpoint(self._checkpoint, self.training.state() | about)
 
-    def _restore(self) -> None:
+    def _saved(self) -> dict[str, Any] | None:
+        """What there is to go on from; of a retry only what it has left itself."""
         try:
             found = load_checkpoint(self._checkpoint)
         except StorageError as error:
             self.notice = f"{self.job.key}: {error.what} ({error.why}); its training begins again"
-            return
-        if found is not None:
-            self.notice = found.notice
-            self.training.restore(found.state)
-            if found.state["rung"] == self.job.rung:
-                self.clock = Clock(found.state["spent"])
+            return None
+        if found is None:
+            return None
+        earlier = found.state.get("retry")
+        if self.retry and not earlier:
+            remove_checkpoint(self._checkpoint)
+            return None
+        self.retry, self.notice = self.retry or earlier, found.notice
+        if found.state["rung"] == self.job.rung:
+            self.clock = Clock(found.state["spent"])
+        return found.state
 
     def finish(self) -> Result:
         """Judge the network on the validation images, and write weights and result."""
@@ -200,15 +239,17 @@ class Evaluation:
 
     def _judge(self) -> Result:
         training = self.training
-        recalibrate(training.network, training.images)
-        score = evaluate(training.network, self._images(self.task.dataset.validation))
+        batch = training.recipe.batch if self.retry else JUDGED
+        recalibrate(training.network, training.images, batch=batch)
+        validation = self._images(self.task.dataset.validation)
+        score = evaluate(training.network, validation, batch=batch)
         tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
         with replacing(self.folder / f"{self.job.step.stem}.safetensors") as path:
             save_file(tensors, path, metadata={"architecture": self.job.key})
         scores = {"accuracy": score.accuracy, "loss": score.loss, "train_loss": training.loss}
         if self.task.objective == "latency":
             scores["latency"] = self._latency()
-        return record(self.task, self.job, self.clock.spent, scores=scores)
+        return record(self.task, self.job, self.clock.spent, scores=scores, manner=self.manner)
 
     def _latency(self) -> float:
         """Milliseconds for one image, measured on the first rung only: measuring scatters."""
@@ -237,11 +278,13 @@ def record(
     *,
     scores: Mapping[str, float] | None = None,
     cause: str | None = None,
+    manner: Manner | None = None,
 ) -> Result:
     """A job's result on the disk, complete where it has scores and failed where it has a cause."""
     price = cost(job.architecture)
     # the top rung is what will be exported: there thop itself is asked, not our formula for it
     asked = cause is None and job.rung == task.recipe.top
+    found: dict[str, Any] = {**(scores or {}), **(manner._asdict() if manner else {}), **spent}
     result = Result(
         key=job.key,
         number=job.number,
@@ -254,10 +297,9 @@ def record(
         params=price.params,
         thop=thop_macs(job.architecture) if asked else price.thop,
         objective=task.objective,
-        **(scores or {}),
         cause=cause,
         gpus=task.gpus or None,
-        **spent,
+        **found,
         seed=task.seed,
         data=task.dataset.fingerprint,
         versions=versions(),

@@ -1,0 +1,204 @@
+"""Running out of memory for real, and what is known of memory beforehand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nasfuse import memory
+from nasfuse.architecture import Architecture, parse_architecture
+from nasfuse.data.batches import Images, measure
+from nasfuse.data.dataset import Dataset
+from nasfuse.memory import (
+    free_memory,
+    is_out_of_memory,
+    needed_memory,
+    recompute_if_needed,
+    room,
+)
+from nasfuse.network import build
+from nasfuse.ops.recomputing import recompute
+from nasfuse.recipe import Recipe
+from nasfuse.training import Training, recalibrate
+
+CPU = torch.device("cpu")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the limit is of Linux")
+
+# a worker of a search that may take `share` of what its network needs with the whole batch
+WORKER = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np, psutil, torch
+from nasfuse.architecture import parse_architecture
+from nasfuse.data.batches import Images, measure
+from nasfuse.data.dataset import Split, assemble
+from nasfuse.memory import needed_memory
+from nasfuse.network import build
+from nasfuse.recipe import Recipe, Rung
+from nasfuse.searching.tuning import Worker
+from nasfuse.searching.worker import Job, Task
+from nasfuse.training import Training
+
+folder, share, document = Path(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3])
+labels = np.arange(256) % 3
+images = np.random.default_rng(0).integers(0, 256, (256, 1, 16, 16), dtype=np.uint8)
+part = Split(images, labels)
+dataset = assemble("noise", ("a", "b", "c"), train=part, validation=Split(images[:30], labels[:30]))
+recipe = Recipe(batch=128, rungs=(Rung(share=1, epochs=1), Rung(share=1, epochs=2)))
+task = Task(folder, dataset, measure(part), recipe, seed=0)
+job = Job(0, "all-add", 0, parse_architecture(document, where="a test"))
+torch.set_num_threads(1)
+Worker.setup(worker := object.__new__(Worker), {"job": job.to_config()}, task)
+few = Images.of(part, task.normalisation, resolution=4, device=torch.device("cpu"))
+Training(build(job.architecture), few, recipe, epochs=1, seed=0).epoch()  # starts its threads
+needed = needed_memory(job.architecture, 128, device=torch.device("cpu"))
+limit = psutil.Process().memory_info().vms + int(share * needed)
+resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+reports = []
+while not (reports and reports[-1].get("done")):
+    reports.append(worker.step())
+print(json.dumps(reports))
+"""
+
+
+def wide(document: dict[str, Any]) -> dict[str, Any]:
+    """A network whose maps take far more memory than its weights."""
+    stage = {"depth": 2, "stride": 1, "block": {"kind": "residual", "kernel": 1}, "width": 16}
+    stage["fusion"] = ["add", "add"]
+    return {**document, "resolution": 64, "stages": [stage]}
+
+
+def work(folder: Path, share: float, document: dict[str, Any]) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, str(folder), str(share), json.dumps(document)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    reports: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return reports
+
+
+@linux
+def test_out_of_memory_halves_the_batch_once(tmp_path: Path, document: dict[str, Any]) -> None:
+    result: dict[str, Any] = {}
+    for share in (0.9, 0.8, 1.0):  # the C library leaves holes, of other sizes elsewhere
+        *before, last = work(tmp_path / str(share), share, wide(document))
+        result = json.loads(last["result"])
+        if before and result["status"] == "complete":
+            assert "half the batch" in before[0]["notice"]
+            break
+    assert (result["status"], result["batch"]) == ("complete", 64)
+    assert "memory" in result["retry"]
+
+
+@linux
+def test_out_of_memory_again_fails_the_trial(tmp_path: Path, document: dict[str, Any]) -> None:
+    first, last = work(tmp_path, 0.2, wide(document))
+    assert "half the batch" in first["notice"]
+    result = json.loads(last["result"])
+    assert (result["status"], result["batch"]) == ("failed", 64)
+    assert "memory" in result["cause"]
+    assert result["retry"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_running_out_looks_like(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+@pytest.fixture
+def dense(document: dict[str, Any]) -> Architecture:
+    stage = {
+        "depth": 6,
+        "stride": 1,
+        "block": {"kind": "dense", "kernel": 3, "bottleneck": 4},
+        "fusion": ["concat"] * 6,
+        "growth": 8,
+    }
+    return parse_architecture({**document, "stages": [stage]}, where="a test")
+
+
+def test_dense_layers_recompute_where_memory_asks_for_it(
+    dense: Architecture, architecture: Architecture
+) -> None:
+    needed = needed_memory(dense, 64, device=CPU)
+    assert needed_memory(dense, 64, device=CPU, recomputed=True) < 0.6 * needed
+    assert needed_memory(dense, 128, device=CPU) > 1.9 * needed
+    options = {"batch": 64, "device": CPU}
+    assert not recompute_if_needed(build(dense), dense, free=needed, **options)  # type: ignore[arg-type]
+    assert recompute_if_needed(build(dense), dense, free=needed - 1, **options)  # type: ignore[arg-type]
+    plain = build(architecture)
+    assert not recompute_if_needed(plain, architecture, free=0, **options)  # type: ignore[arg-type]
+
+
+def test_estimating_draws_no_random_numbers(dense: Architecture) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    needed_memory(dense, 8, device=CPU)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_training_that_recomputes_ends_in_the_same_bits(
+    dataset: Dataset, dense: Architecture
+) -> None:
+    ends = []
+    for saves in (False, True):
+        torch.manual_seed(0)
+        network = build(dense)
+        if saves:
+            recompute(network)
+        images = Images.of(dataset.train, measure(dataset.train), resolution=16, device=CPU)
+        training = Training(network, images, Recipe(batch=16), epochs=2, seed=0)
+        losses = [training.epoch(), training.epoch()]
+        recalibrate(network, images)
+        ends.append((losses, network.state_dict()))
+    (losses, plain), (again, saving) = ends
+    assert losses == again
+    assert all(torch.equal(plain[name], saving[name]) for name in plain)
+
+
+def test_room_is_a_share_of_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 80))
+    assert room(torch.device("cuda"), 0.25) == 20
+    assert room(torch.device("cuda"), 1.0) == 60  # others have the rest
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert free_memory() > 0
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    assert free_memory() == 600_000
+    assert room(CPU, 0.5) == 300_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() > 600_000
+
+
+@linux
+def test_free_memory_heeds_the_limit_of_the_process() -> None:
+    code = (
+        "import resource, psutil; from nasfuse.memory import free_memory\n"
+        "limit = psutil.Process().memory_info().vms + 100_000_000\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit)); print(free_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 50_000_000 < int(done.stdout) <= 100_000_000
