@@ -28,6 +28,7 @@ from nasfuse.data.dataset import Dataset, Split
 from nasfuse.data.load import load_test
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
 from nasfuse.files import replacing, sweep, write_text
+from nasfuse.memory import is_out_of_memory, recompute_if_needed, release_memory, room
 from nasfuse.network import build, cost, thop_macs
 from nasfuse.plan import plan
 from nasfuse.searching.worker import REPEAT_STRIDE, Clock, versions
@@ -83,7 +84,8 @@ class FullTraining:
 
         Raises:
             StorageError: another process trains in the folder, or it cannot be written.
-            SearchError: the loss of a seed left the finite numbers.
+            SearchError: the loss of a seed left the finite numbers, or half the batch was too much
+                for the memory.
         """
         with self._locked():
             if (self.folder / RESULT).exists():
@@ -128,12 +130,35 @@ class FullTraining:
             lock.release()
 
     def _seed(self, number: int, pace: _Pace) -> SeedRun:
-        """The training of one seed, from its last checkpoint where there is one."""
+        """The training of one seed; where memory runs out, once more with half the batch."""
         name = f"seed{number + 1}"
         weights, finished = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
         if finished.exists() and weights.exists():
             return SeedRun.model_validate_json(finished.read_text(encoding="utf-8"))
-        training, epochs, clock, pace.notice = self._begin(number)
+        try:
+            return self._train(number, pace)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+        release_memory(self.device)
+        try:
+            return self._train(number, pace, retry=why)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise SearchError(
+                f"the memory does not hold the training of seed {number + 1}",
+                where=str(self.folder),
+                why=f"with half the batch too: {error}".splitlines()[0],
+                fix="--recipe FILE   with a smaller 'batch'",
+            ) from None
+
+    def _train(self, number: int, pace: _Pace, *, retry: str | None = None) -> SeedRun:
+        """The training of one seed, from its last checkpoint where there is one."""
+        name = f"seed{number + 1}"
+        weights, finished = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
+        training, epochs, clock, pace.notice, retry = self._begin(number, retry)
         validation = None
         if not self.settings.all_data:
             validation = self.images(self.dataset.validation)
@@ -153,6 +178,7 @@ class FullTraining:
             state = training.state() | {
                 "epochs": [epoch.model_dump() for epoch in epochs],
                 "spent": clock.spent,
+                "retry": retry,
             }
             save_checkpoint(self.folder / f"{name}.ckpt", state)
             pace.tell(number, epochs)
@@ -161,25 +187,45 @@ class FullTraining:
         with replacing(weights) as path:
             save_file(tensors, path, metadata={"architecture": self.settings.architecture.key})
         seconds = clock.spent["seconds"]
-        run = SeedRun(seed=number, weights=weights.name, seconds=seconds, epochs=tuple(epochs))
+        run = SeedRun(
+            seed=number,
+            weights=weights.name,
+            seconds=seconds,
+            epochs=tuple(epochs),
+            batch=training.recipe.batch,
+            retry=retry,
+        )
         write_text(finished, run.model_dump_json() + "\n")
         return run
 
-    def _begin(self, number: int) -> _Begun:
+    def _begin(self, number: int, retry: str | None) -> _Begun:
+        """A seed's training as its checkpoint left it; a retry goes on only from its own."""
         settings, key = self.settings, self.settings.architecture.key
+        found = load_checkpoint(self.folder / f"seed{number + 1}.ckpt")
+        if found and retry and not found.state.get("retry"):
+            found = None
+        retry = found.state.get("retry") if found else retry
         seed = (settings.seed + number * REPEAT_STRIDE + int(key, 16)) % 2**31
         torch.manual_seed(seed)
         network, train = build(settings.architecture), self.dataset.train
         if settings.all_data:
             train = _joined(train, self.dataset.validation)
-        images = self.images(train)
-        training = Training(network, images, settings.recipe, epochs=settings.epochs, seed=seed)
-        found = load_checkpoint(self.folder / f"seed{number + 1}.ckpt")
+        images, recipe = self.images(train), settings.recipe
+        recipe = recipe.halved() if retry else recipe
+        recompute_if_needed(
+            network,
+            settings.architecture,
+            recipe.batch,
+            device=self.device,
+            free=room(self.device, 1.0),
+        )
+        training = Training(network, images, recipe, epochs=settings.epochs, seed=seed)
+        notice = f"out of memory; seed {number + 1} has half the batch" if retry else None
         if found is None:
-            return _Begun(training, [], Clock(), None)
+            return _Begun(training, [], Clock(), notice, retry)
         training.restore(found.state)
         epochs = [Epoch.model_validate(epoch) for epoch in found.state["epochs"]]
-        return _Begun(training, epochs, Clock(found.state["spent"]), found.notice)
+        return _Begun(training, epochs, Clock(found.state["spent"]), found.notice or notice, retry)
 
     def _judge(self, runs: tuple[SeedRun, ...]) -> Trained:
         """All seeds on the validation images, and then, once, on the test images."""
@@ -232,6 +278,7 @@ class _Begun(NamedTuple):
     epochs: list[Epoch]
     clock: Clock
     notice: str | None
+    retry: str | None
 
 
 class _Pace:

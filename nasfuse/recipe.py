@@ -110,7 +110,7 @@ class Recipe(BaseModel):
         with its square root (Malladi et al. 2022, arXiv:2205.10287).
         """
         rates = {"rate": self.rate / 2, "filter_rate": self.filter_rate / math.sqrt(2)}
-        return self.model_copy(update={**rates, "batch": self.batch // 2})
+        return self.model_copy(update={**rates, "batch": max(2, self.batch // 2)})
 
     @property
     def top(self) -> int:

@@ -101,6 +101,8 @@ def print_trial(console: Console, study: Study, result: Result) -> None:
         f"costs     {result.macs:,} MACs ({result.macs / settings.budget:.1%} of the budget; "
         f"{result.thop:,} by thop), {result.params:,} parameters",
     ]
+    if result.retry:
+        lines.append(f"memory    half the batch, {result.batch}, after {result.retry}")
     if result.latency is not None:
         lines.append(f"latency   {result.latency:.2f} ms for one image")
     for line in [*lines, *_stage_lines(result.architecture)]:

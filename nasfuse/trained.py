@@ -104,12 +104,18 @@ class Epoch(_Document):
 
 
 class SeedRun(_Document):
-    """One of the trainings: `weights` is the file's name in the folder."""
+    """One of the trainings: `weights` is the file's name in the folder.
+
+    `batch` is what it was trained with; where that is half of the recipe's, `retry` says what made
+    it begin again.
+    """
 
     seed: int
     weights: str
     seconds: float
     epochs: tuple[Epoch, ...]
+    batch: int | None = None
+    retry: str | None = None
 
 
 class Trained(_Document):

@@ -199,6 +199,46 @@ def test_a_diverging_seed_is_an_error_of_the_training(
         plan().run()
 
 
+@pytest.fixture
+def memory_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A device whose memory holds batches of up to so many images, from the second epoch on."""
+    epoch = Training.epoch
+
+    def holds(batch: int) -> None:
+        def limited(training: Training) -> float:
+            if training.done and training.recipe.batch > batch:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return epoch(training)
+
+        monkeypatch.setattr(Training, "epoch", limited)
+
+    return holds
+
+
+def test_a_seed_that_runs_out_of_memory_begins_again_with_half_the_batch(
+    plan: Plan, memory_for: Callable[[int], None]
+) -> None:
+    planned, moments = plan(seeds=1), list[Moment]()
+    batch = planned.settings.recipe.batch
+    memory_for(batch // 2)
+    run = planned.run(moments.append).runs[0]
+    assert (run.batch, run.retry) == (batch // 2, "OutOfMemoryError: CUDA out of memory")
+    assert [(m.epoch, "half the batch" in (m.notice or "")) for m in moments] == [
+        (1, False),
+        (1, True),
+        (2, False),
+    ]
+
+
+def test_half_the_batch_is_the_last_try(plan: Plan, memory_for: Callable[[int], None]) -> None:
+    memory_for(2)
+    with pytest.raises(SearchError, match="memory does not hold") as caught:
+        plan().run()
+    assert "half the batch" in caught.value.why
+    memory_for(1 << 20)
+    assert [run.batch for run in plan().run().runs] == [32, 64], "it goes on from its checkpoint"
+
+
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(
     plan: Plan, tmp_path: Path, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,15 @@ def test_a_file_overrides_the_defaults(tmp_path: Path) -> None:
     assert [rung.passes for rung in recipe.rungs] == [0.5, 3]
 
 
+def test_half_a_batch_has_lower_rates() -> None:
+    recipe, halved = Recipe(batch=64), Recipe(batch=64).halved()
+    assert (halved.batch, halved.halved().batch) == (32, 16)
+    assert halved.rate == recipe.rate / 2
+    assert halved.filter_rate == pytest.approx(recipe.filter_rate / 2**0.5)
+    assert halved.rungs == recipe.rungs
+    assert Recipe(batch=2).halved().batch == 2, "batch norm needs two"
+
+
 @pytest.mark.parametrize("text", ["bach: 64", "batch: 1", "rate: -1", "rungs: []", "- 3"])
 def test_what_is_wrong_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "recipe.yaml"

@@ -60,7 +60,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             return {"done": True, "storage": told}
         except Exception as error:  # whatever the cause, the trial failed and the search goes on
             cause = f"{type(error).__name__}: {error}".strip()[:MAX_CAUSE]
-            if not (is_out_of_memory(error) and self._may_retry):
+            if self._halved or not is_out_of_memory(error):
                 return _finished(self._failed(cause))
             self.retry = cause
         self.evaluation = None  # after the error, whose traceback held what it was about
@@ -69,10 +69,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         return {"epoch": 0, "loss": float("nan"), "notice": notice}
 
     @property
-    def _may_retry(self) -> bool:
-        """Whether the batch has not been halved yet, and can be."""
-        halved = self.retry or (self.evaluation and self.evaluation.retry)
-        return not halved and self.task.recipe.at(self.job.rung).batch >= 4
+    def _halved(self) -> bool:
+        return bool(self.retry or (self.evaluation and self.evaluation.retry))
 
     def _failed(self, cause: str) -> Result:
         recipe = self.task.recipe.at(self.job.rung)

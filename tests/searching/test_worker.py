@@ -125,6 +125,27 @@ def test_repeats_differ_in_their_seed_and_files(task: Task, job: Job) -> None:
     assert {"rung1.json", "rung1-1.json", "rung1.safetensors", "rung1-1.safetensors"} <= names
 
 
+def test_a_retry_keeps_half_the_batch_to_the_end_of_its_run(paused: Task, job: Job) -> None:
+    pause, top = replace(job, rung=0), replace(job, rung=1)
+    whole = Evaluation(paused, pause)
+    whole.epoch()
+    retried = Evaluation(paused, pause, retry="OutOfMemoryError: tried 20 MiB")
+    assert (whole.training.recipe.batch, retried.training.recipe.batch) == (16, 8)
+    assert retried.training.done == 0, "what was trained with the whole batch is left"
+    assert retried.training.steps == 2 * whole.training.steps
+    first = finish(retried)
+    assert (first.batch, first.retry) == (8, "OutOfMemoryError: tried 20 MiB")
+    going_on = Evaluation(paused, top)
+    assert going_on.training.done == retried.training.done > 0
+    last = finish(going_on)
+    assert (last.batch, last.retry) == (first.batch, first.retry)
+
+
+def test_results_say_the_batch(task: Task, job: Job) -> None:
+    result = finish(Evaluation(task, job))
+    assert (result.batch, result.retry, result.recomputes) == (16, None, None)
+
+
 def test_a_failure_is_recorded_with_its_cause(task: Task, job: Job) -> None:
     result = record(task, job, {"seconds": 1.5}, cause="NonFiniteError: training loss is nan")
     assert result.status == "failed"
