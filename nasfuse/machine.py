@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from nasfuse.data.downloads import cache_folder
 from nasfuse.data.load import DATASETS
 from nasfuse.planning import cores
+from nasfuse.searching.sharing import mps_text
 
 GB = 1e9
 LITTLE_MEMORY, LITTLE_DISK = 2 * GB, 1 * GB
@@ -100,6 +101,8 @@ def _processors() -> Iterator[Finding]:
         about = torch.cuda.get_device_properties(index)
         text = f"{about.name}, {about.total_memory / GB:.0f} GB, CUDA {torch.version.cuda}"
         yield Finding("gpu", text)
+    if torch.cuda.device_count():
+        yield Finding("gpu", mps_text())
     if not torch.cuda.device_count():
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
         yield Finding("gpu", f"none that torch can use{'; ' + built if built else ''}")

@@ -22,6 +22,7 @@ from nasfuse.searching.forecast import Forecast, forecast
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.running import GPU_SHARE, Resources
 from nasfuse.searching.schedule import Limits
+from nasfuse.searching.sharing import Sharing, share_gpus
 from nasfuse.searching.study import Settings, free_name
 from nasfuse.searching.worker import versions
 from nasfuse.space import load_space, read_space
@@ -71,6 +72,7 @@ class Plan(NamedTuple):
     limits: Limits
     resources: Resources
     named: bool  # by the user; else another free name is as good
+    sharing: Sharing | None = None  # of this machine's GPUs, where it was not asked for
 
 
 def plan_search(options: SearchOptions) -> Plan:
@@ -121,13 +123,24 @@ def plan_search(options: SearchOptions) -> Plan:
         max_params=max_params,
     )
     folder, named = options.studies / name, options.name is not None
-    return Plan(settings, dataset, folder, limits, resources, named)
+    plan = Plan(settings, dataset, folder, limits, resources, named)
+    measures = options.gpus_per_trial is None and options.ray_address is None
+    return _shared(plan) if measures and torch.cuda.device_count() else plan
+
+
+def _shared(plan: Plan) -> Plan:
+    """With as many trials on each GPU as its memory holds, which a resumed search takes up."""
+    sharing = share_gpus(plan.settings, plan.dataset)
+    settings = plan.settings.model_copy(update={"gpus_per_trial": sharing.share})
+    resources = resources_of(settings.workers, sharing.share, None)
+    return plan._replace(settings=settings, resources=resources, sharing=sharing)
 
 
 def foresee(plan: Plan) -> Forecast:
     """What a planned search will take, from a few batches of training; writes nothing."""
     workers = plan.resources.workers or 1
-    return forecast(plan.settings, plan.dataset, plan.limits, workers)
+    device = torch.device("cuda" if plan.resources.gpus_per_trial else "cpu")
+    return forecast(plan.settings, plan.dataset, plan.limits, workers, device=device)
 
 
 def _recipe(options: SearchOptions) -> Recipe:
@@ -182,9 +195,8 @@ def limits_of(trials: int | None, seconds: float | None) -> Limits:
 def resources_of(
     workers: int | None, gpus_per_trial: float | None, ray_address: str | None
 ) -> Resources:
-    """As asked for; else a worker a core, or as many as the GPUs hold at 1/4 of one each.
-
-    Of a cluster that is known when it has been joined.
+    """As asked for; else a worker a core, or as many as the GPUs hold at 1/4 of one each, which
+    `plan_search` replaces by what it measures. Of a cluster all is known when it has been joined.
 
     Raises:
         UsageError: no trial could ever start.

@@ -38,7 +38,8 @@ class Result(BaseModel):
     `origin` is how the candidate was proposed: the name of a reference of the space, or the
     sampler's. `objective` names the cost that the study's front has beside accuracy; `latency`, in
     milliseconds, is measured only where it is that. `gpus` is the share of a GPU that the worker
-    had. `repeat` counts further full trainings of a finalist, each with a seed of its own.
+    had, and `mps` whether it shared it by MPS. `repeat` counts further full trainings of a
+    finalist, each with a seed of its own.
     `batch` is what it was trained with; where that is half of what the recipe says, `retry` says
     what made it begin again. Where it `recomputes`, dense layers did so to save memory.
     """
@@ -67,6 +68,7 @@ class Result(BaseModel):
     seconds: float
     cpu_seconds: float | None = None
     gpus: float | None = None
+    mps: bool | None = None
     seed: int
     data: str
     versions: dict[str, str]

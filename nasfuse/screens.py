@@ -14,6 +14,7 @@ from nasfuse.costs import show_macs
 from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
+from nasfuse.searching.sharing import mps_text
 from nasfuse.searching.study import Study
 from nasfuse.summary import fusion_stages, spending, verdict_sentences
 from nasfuse.terminal import (
@@ -71,7 +72,12 @@ def print_plan(console: Console, plan: Plan) -> None:
     hands = f"{workers} worker{'s' * (workers > 1)}" if workers else "the cluster's workers"
     words = f"{' or '.join(ends)}, {hands}"
     size, train = settings.search_space.size, len(plan.dataset.train)
-    for line in plan_lines(settings, words, size=size, train=train):
+    lines = plan_lines(settings, words, size=size, train=train)
+    if plan.sharing is not None:
+        lines.append(f"gpus    {plan.sharing.text}")
+    elif plan.resources.gpus_per_trial:
+        lines.append(f"gpus    {plan.resources.gpus_per_trial:g} for each trial; {mps_text()}")
+    for line in lines:
         tell(console, line, indent=8)
 
 

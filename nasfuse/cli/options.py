@@ -53,10 +53,14 @@ TimeLimit = Annotated[
     str | None, typer.Option(help="Stop after this time, such as 90s, 30m or 2h.  [default: 7m]")
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Trials at once.  [default: one a core, or four a GPU]")
+    int | None,
+    typer.Option(min=1, help="Trials at once.  [default: one a core, or what the GPUs hold]"),
 ]
 GpusPerTrial = Annotated[
-    float | None, typer.Option(min=0.0, help="Share of a GPU for each.  [default: 0.25]")
+    float | None,
+    typer.Option(
+        min=0.0, help="Share of a GPU for each.  [default: as its memory allows, measured]"
+    ),
 ]
 RayAddress = Annotated[str | None, typer.Option(help="Join this Ray cluster.")]
 SkipBad = Annotated[int, typer.Option(min=0, help="Leave out up to this many unreadable images.")]

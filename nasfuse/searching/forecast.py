@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from nasfuse.errors import BudgetError
 from nasfuse.finals import FINALISTS, REPEATS
 from nasfuse.network import build, cost
 from nasfuse.scaling import fit_to_budget
+from nasfuse.searching.probing import Meter
 from nasfuse.searching.proposing import SMALLEST_SHARE, reachable
 from nasfuse.searching.rungs import Ladder
 from nasfuse.searching.schedule import Limits
@@ -57,11 +57,13 @@ class Forecast:
     disk: int
 
 
-def forecast(settings: Settings, dataset: Dataset, limits: Limits, workers: int) -> Forecast:
+def forecast(
+    settings: Settings, dataset: Dataset, limits: Limits, workers: int, *, device: torch.device
+) -> Forecast:
     """Train four networks for a few batches each, and scale up. Takes seconds; writes nothing."""
     torch.set_num_threads(1)
     reserve_memory()
-    speeds = [_measure(network, settings, dataset) for network in _members(settings)]
+    speeds = [_measure(network, settings, dataset, device) for network in _members(settings)]
     recipe, size = settings.recipe, (len(dataset.train), len(dataset.validation))
     rungs = [_seconds(recipe.work(rung), speeds, size) for rung in range(len(recipe.rungs))]
     full = recipe.rungs[recipe.top].passes * size[0] * speeds[0].train + size[1] * speeds[0].judge
@@ -74,7 +76,8 @@ def forecast(settings: Settings, dataset: Dataset, limits: Limits, workers: int)
     disk = round(trials * files * params * BYTES)
     reach = reachable(settings.search_space)
     fitting = reach.fitting(settings.budget)
-    return Forecast(reach.least, reach.most, fitting, trials, seconds, full, _peak_memory(), disk)
+    memory = Meter(device).peak
+    return Forecast(reach.least, reach.most, fitting, trials, seconds, full, memory, disk)
 
 
 def _members(settings: Settings) -> Sequence[Architecture]:
@@ -95,8 +98,10 @@ def _members(settings: Settings) -> Sequence[Architecture]:
     return found
 
 
-def _measure(network: Architecture, settings: Settings, dataset: Dataset) -> Speed:
-    recipe, device = settings.recipe, torch.device("cpu")
+def _measure(
+    network: Architecture, settings: Settings, dataset: Dataset, device: torch.device
+) -> Speed:
+    recipe = settings.recipe
     normalisation = Normalisation(settings.mean, settings.std)
     few = (BATCHES + 1) * recipe.batch / len(dataset.train)
     part = subset(dataset.train, min(1.0, few), 0)
@@ -124,9 +129,3 @@ def _extent(limits: Limits, workers: int, *, each: float, finals: float) -> tupl
     if limits.seconds is not None and limits.seconds < seconds:
         return max(1, min(by_trials, int(0.8 * limits.seconds * workers / each))), limits.seconds
     return by_trials, seconds
-
-
-def _peak_memory() -> int:
-    """Bytes that this process, which has trained like a worker, has used at most."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -147,7 +147,7 @@ def _raise_what_ended(progress: Progress, *, again: str) -> None:
         )
 
 
-GPU_SHARE = 0.25  # of a GPU that a trial gets unless it is said otherwise
+GPU_SHARE = 0.25  # of a GPU that a trial gets where it is neither said nor measured
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -191,7 +191,7 @@ def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
 
 
 def _of_cluster(resources: Resources, total: Mapping[str, float]) -> tuple[int, float]:
-    """Workers and GPU share as asked for, else a worker a core or four a GPU."""
+    """Workers and GPU share as asked for, else a worker a core or four a GPU, not measured."""
     cpus, gpus = int(total.get("CPU", 1)), total.get("GPU", 0.0)
     share = resources.gpus_per_trial
     if share is None:

@@ -7,6 +7,7 @@ a resumed search starts a new tuner, so what Ray pickles of these objects is nev
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nasfuse.memory import is_out_of_memory, release_memory
 from nasfuse.results import Result
 from nasfuse.searching.logbook import log
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
+from nasfuse.searching.sharing import memory_fraction, mps_runs
 from nasfuse.searching.worker import (
     Clock,
     Evaluation,
@@ -41,7 +43,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         assert task is not None
         torch.set_num_threads(1)
         reserve_memory()
-        self.task = task
+        self.task = replace(task, mps=mps_runs()) if task.gpus else task
+        if 0 < task.gpus < 1:  # what a trial can take must not depend on its neighbours
+            _, total = torch.cuda.mem_get_info()
+            torch.cuda.set_per_process_memory_fraction(memory_fraction(task.gpus, total))
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

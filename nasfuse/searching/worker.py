@@ -42,9 +42,9 @@ JUDGED = 128  # images at once, when a network is judged
 class Task:
     """What every job of a search shares.
 
-    `gpus` is the share of a GPU that a worker has, `workers` how many share this machine's main
-    memory. Where jobs are `paired`, seeds do not depend on the network, so that two with the same
-    repeat see the same batches.
+    `gpus` is the share of a GPU that a worker has, by MPS or not, `workers` how many share this
+    machine's main memory. Where jobs are `paired`, seeds do not depend on the network, so that two
+    with the same repeat see the same batches.
     """
 
     trials: Path
@@ -53,6 +53,7 @@ class Task:
     recipe: Recipe
     seed: int
     gpus: float = 0.0
+    mps: bool | None = None
     workers: int = 1
     objective: Objective = "macs"
     paired: bool = False
@@ -299,6 +300,7 @@ def record(
         objective=task.objective,
         cause=cause,
         gpus=task.gpus or None,
+        mps=task.mps,
         **found,
         seed=task.seed,
         data=task.dataset.fingerprint,
