@@ -73,9 +73,7 @@ def free_memory() -> int:
     return min(found)
 
 
-def needed_memory(
-    architecture: Architecture, batch: int, *, device: torch.device, recomputed: bool = False
-) -> int:
+def needed_memory(architecture: Architecture, batch: int, *, device: torch.device) -> int:
     """About the bytes that a training step takes at its peak, without the images.
 
     The network runs forward on tensors without content, in the types of the device, and what it
@@ -91,8 +89,6 @@ def needed_memory(
     hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
     with FakeTensorMode(), torch.random.fork_rng(devices=[]):
         network = build(architecture).train()
-        if recomputed:
-            recompute(network)
         with hooks, autocast(device, on="cpu"):
             network(torch.empty(batch, architecture.channels, side, side))
     own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}

@@ -241,9 +241,12 @@ def spending(results: Sequence[Result]) -> str:
     seconds, work = sum(r.seconds for r in results), sum(r.cpu_seconds or 0 for r in results)
     gpus = sum(r.seconds * (r.gpus or 0) for r in results)
     on_gpus = f" and {gpus:,.0f} GPU-seconds" if gpus else ""
+    shared = " (shared by MPS)" if any(r.mps for r in results) else ""
+    halved = sum(r.retry is not None for r in results)
+    again = f" {halved} ran out of memory and began again with half the batch." if halved else ""
     return (
-        f"Cost: {len(results)} trainings took {work:,.0f} CPU-seconds{on_gpus}, {seconds:,.0f} "
-        "seconds of their workers."
+        f"Cost: {len(results)} trainings took {work:,.0f} CPU-seconds{on_gpus}{shared}, "
+        f"{seconds:,.0f} seconds of their workers.{again}"
     )
 
 

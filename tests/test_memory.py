@@ -143,7 +143,6 @@ def test_dense_layers_recompute_where_memory_asks_for_it(
     dense: Architecture, architecture: Architecture
 ) -> None:
     needed = needed_memory(dense, 64, device=CPU)
-    assert needed_memory(dense, 64, device=CPU, recomputed=True) < 0.6 * needed
     assert needed_memory(dense, 128, device=CPU) > 1.9 * needed
     options = {"batch": 64, "device": CPU}
     assert not recompute_if_needed(build(dense), dense, free=needed, **options)  # type: ignore[arg-type]

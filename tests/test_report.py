@@ -66,6 +66,12 @@ def test_it_says_what_the_trainings_took(make_result: MakeResult) -> None:
     ]
     said = sentences(summarise(pair, budget=BUDGET, validation=2000))[-1]
     assert said.startswith("Cost: 2 trainings took 14 CPU-seconds and 2 GPU-seconds, 20 seconds")
+    assert "MPS" not in said
+    assert "memory" not in said
+    pair[1] = pair[1].model_copy(update={"mps": True, "retry": "OutOfMemoryError", "batch": 32})
+    said = sentences(summarise(pair, budget=BUDGET, validation=2000))[-1]
+    assert "2 GPU-seconds (shared by MPS), 20 seconds" in said
+    assert said.endswith("1 ran out of memory and began again with half the batch.")
 
 
 def test_a_difference_within_the_scatter_is_none(make_result: MakeResult) -> None:

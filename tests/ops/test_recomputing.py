@@ -57,6 +57,41 @@ def test_less_is_kept_for_the_gradient() -> None:
     assert kept(saving) < kept(network()) / 4
 
 
+class Around(nn.Module):
+    """A block with something else in it, as a skip is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transform = Dense(8, 8, stride=1, kernel=3, bottleneck=2, activation=nn.ReLU)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(x + self.transform(x))
+        return out
+
+
+def test_stages_are_cut_into_segments_whose_inputs_are_kept() -> None:
+    torch.manual_seed(0)
+    stages = [nn.Sequential(*(Around() for _ in range(9)), nn.Conv2d(8, 8, 1)) for _ in "ab"]
+    plain = nn.Sequential(*stages)
+    saving = copy.deepcopy(plain)
+    recompute(saving)
+    x = torch.randn(4, 8, 6, 6)
+    expected, found = step(plain, x), step(saving, x)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    maps: list[bool] = []
+
+    def pack(kept: Tensor) -> Tensor:
+        maps.append(kept.shape == x.shape)
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+        saving(x)
+    # in either stage those of three segments, and of the convolution that is no part of them
+    assert sum(maps) == 2 * (3 + 1)
+
+
 def test_evaluation_is_untouched() -> None:
     plain, saving = network().eval(), network().eval()
     recompute(saving)
