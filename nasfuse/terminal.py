@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
@@ -17,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nasfuse.costs import show_macs
+from nasfuse.data.decoding import PROGRESS
 from nasfuse.errors import UsageError
 from nasfuse.recipe import Rung
 from nasfuse.results import Result, complete, result_front
@@ -26,6 +29,7 @@ from nasfuse.searching.worker import Job
 from nasfuse.summary import fusion_text
 
 ROWS = 8  # of the front, in the live display
+REDRAWN, WRITTEN = 0.5, 10.0  # seconds between two reports of decoding, to a terminal and elsewhere
 STOPPING = "stopping after the running steps (Ctrl-C once more to stop now)"
 
 
@@ -232,6 +236,61 @@ def watching(console: Console, *, quiet: bool) -> Iterator[Listener]:
 
 
 @contextmanager
+def decoding(console: Console, *, quiet: bool) -> Iterator[None]:
+    """Show how far images are decoded, where that takes long: live, or in dated lines elsewhere."""
+    live = Live(console=console, refresh_per_second=2, transient=True)
+
+    def draw(text: str) -> None:
+        if text:
+            live.start()
+            live.update(Text(text), refresh=True)
+        else:
+            live.stop()
+
+    def write(text: str) -> None:
+        if text:
+            _dated(console, text)
+
+    terminal = console.is_terminal
+    handler = _Decoding(draw if terminal else write, REDRAWN if terminal else WRITTEN)
+    before = PROGRESS.level
+    if not quiet:
+        PROGRESS.addHandler(handler)
+        PROGRESS.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        PROGRESS.removeHandler(handler)
+        PROGRESS.setLevel(before)
+        live.stop()
+
+
+class _Decoding(logging.Handler):
+    """Hears of every few images, and shows it at most every so many seconds; "" when it is over."""
+
+    def __init__(self, show: Callable[[str], None], every: float) -> None:
+        super().__init__()
+        self.show, self.every = show, every
+        self.doing, self.began, self.shown = "", 0.0, 0.0  # since when, and when last
+
+    def emit(self, record: logging.LogRecord) -> None:
+        assert isinstance(record.args, tuple)
+        doing, done, total = record.args
+        assert isinstance(done, int)
+        assert isinstance(total, int)
+        now = time.monotonic()
+        if doing != self.doing:
+            self.doing, self.began, self.shown = str(doing), now, now
+        if done == total:
+            self.doing = ""
+            self.show("")
+        elif now - self.shown >= self.every:
+            self.shown = now
+            left = (now - self.began) * (total - done) / max(1, done)
+            self.show(f"{doing} images: {done:,} of {total:,}; {clock(left)} left")
+
+
+@contextmanager
 def _no_echo() -> Iterator[None]:
     """Keep Ctrl-C from writing ^C into the display, and from dropping what is being drawn."""
     try:
@@ -272,9 +331,13 @@ class _Lines:
                 self._print(f"{progress.stopping}: {STOPPING}")
 
     def _print(self, text: str) -> None:
-        now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
-        with suppress(BrokenPipeError):  # who reads has gone; the search goes on
-            self.console.print(f"{now} {text}", markup=False, highlight=False, soft_wrap=True)
+        _dated(self.console, text)
+
+
+def _dated(console: Console, text: str) -> None:
+    now = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
+    with suppress(BrokenPipeError):  # who reads has gone; the search goes on
+        console.print(f"{now} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _line(result: Result) -> str:

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
+from nasfuse import terminal as screens
+from nasfuse.data.decoded import decoded
+from nasfuse.data.decoding import BATCH, PROGRESS
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.schedule import Limits, Progress
 from nasfuse.searching.worker import Job
-from nasfuse.terminal import STOPPING, rung_lines, status_line, tell, watching
+from nasfuse.terminal import STOPPING, decoding, rung_lines, status_line, tell, watching
 
 MakeResult = Callable[..., Result]
 
@@ -87,6 +91,68 @@ def test_a_pipe_gets_dated_lines_and_no_control_signs(progress: Progress) -> Non
     assert "out of memory" in lines[2]
     assert lines[-1].endswith(f"SIGTERM: {STOPPING}")
     assert "\x1b" not in pipe.getvalue()
+
+
+@pytest.fixture
+def decode_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Console], int]:
+    """Decodes images into a new cache each time, and returns how many."""
+    files = [tmp_path / f"{number}.png" for number in range(3 * BATCH)]
+    for number, path in enumerate(files):
+        Image.new("L", (4, 4), number).save(path)
+    places = (str(tmp_path / name) for name in "abc")
+    # as slow a machine as there can be
+    monkeypatch.setattr(screens, "REDRAWN", 0.0)
+    monkeypatch.setattr(screens, "WRITTEN", 0.0)
+
+    def again(console: Console, *, quiet: bool = False) -> int:
+        monkeypatch.setenv("NASFUSE_CACHE", next(places))
+        with decoding(console, quiet=quiet):
+            return len(decoded(files, side=4).images)
+
+    return again
+
+
+def test_a_pipe_gets_dated_lines_while_images_are_decoded(
+    decode_again: Callable[..., int],
+) -> None:
+    pipe = io.StringIO()
+    assert decode_again(Console(file=pipe, width=80)) == 3 * BATCH
+    words = [line.split(" ", 2)[2] for line in pipe.getvalue().splitlines()]
+    assert [text.split(";")[0] for text in words] == [
+        f"{doing} images: {done} of {3 * BATCH}"
+        for doing in ("reading", "decoding")
+        for done in (BATCH, 2 * BATCH)
+    ]
+    assert all(text.endswith(" left") for text in words)
+    assert "\x1b" not in pipe.getvalue()
+    silent = io.StringIO()
+    decode_again(Console(file=silent, width=80), quiet=True)
+    assert silent.getvalue() == ""
+    assert not PROGRESS.handlers
+
+
+def test_a_terminal_shows_decoding_also_inside_of_a_search(
+    decode_again: Callable[..., int], progress: Progress
+) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=80, force_terminal=True, color_system=None)
+    with watching(console, quiet=False) as listen:
+        decode_again(console)
+        during = screen.getvalue()
+        listen(progress)
+    assert f"decoding images: {2 * BATCH} of {3 * BATCH}" in during
+    after = screen.getvalue()[len(during) :]
+    assert "decoding images" not in after
+    assert "best    0.7123" in after
+
+
+def test_few_images_are_decoded_without_a_word(
+    decode_again: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screens, "WRITTEN", 60.0)
+    pipe = io.StringIO()
+    assert decode_again(Console(file=pipe, width=80)) == 3 * BATCH
+    assert pipe.getvalue() == ""
 
 
 def test_a_search_goes_on_when_its_reader_leaves(progress: Progress) -> None:

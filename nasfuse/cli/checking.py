@@ -48,8 +48,11 @@ def check(
     from nasfuse.data.checking import survey
     from nasfuse.screens import make_console, print_json, say
     from nasfuse.space import load_space
+    from nasfuse.terminal import decoding
 
-    found = survey(data, side=2 * load_space("default").resolution, seed=seed, skip_bad=skip_bad)
+    side = 2 * load_space("default").resolution
+    with decoding(make_console(as_json), quiet=False):
+        found = survey(data, side=side, seed=seed, skip_bad=skip_bad)
     if as_json:
         findings = [finding._asdict() for finding in found.findings]
         print_json({"schema_version": 1, **asdict(found), "findings": findings})

@@ -47,7 +47,7 @@ def explain(
     from nasfuse.screens import make_console, print_json, say
     from nasfuse.searching.schedule import Limits
     from nasfuse.searching.study import find_study
-    from nasfuse.terminal import parse_seconds
+    from nasfuse.terminal import decoding, parse_seconds
 
     found, console = find_study(studies, study), make_console(as_json)
     seconds, stopped, problem = parse_seconds(time_limit), None, None
@@ -61,7 +61,8 @@ def explain(
         )
         listen = None if quiet else swap_lines(console)
         limits, asked = Limits(None, seconds), Swaps(swaps, trial, seeds)
-        progress, problem = swap(found, asked, limits, resources, data=data, listen=listen)
+        with decoding(console, quiet=quiet):
+            progress, problem = swap(found, asked, limits, resources, data=data, listen=listen)
         stopped = progress.stopping
     explanation = explain_study(found)
     if as_json:

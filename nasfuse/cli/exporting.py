@@ -45,7 +45,8 @@ def export(
     """Write a network as a folder that needs nothing of nasfuse, checked in a fresh process."""
     from nasfuse.api import ExportOptions
     from nasfuse.api import export as write
-    from nasfuse.screens import print_json
+    from nasfuse.screens import make_console, print_json
+    from nasfuse.terminal import decoding
 
     named, which = network_and_trial(network, trial)
     options = ExportOptions(
@@ -59,7 +60,8 @@ def export(
         register=register,
         studies=studies,
     )
-    exported = write(options)
+    with decoding(make_console(as_json), quiet=False):
+        exported = write(options)
     files = sorted(path.name for path in out.iterdir())
     if as_json:
         document = {"key": exported.origin.architecture.key, "out": str(out), "files": files}

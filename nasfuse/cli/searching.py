@@ -92,7 +92,7 @@ def search(
         print_plan,
         say,
     )
-    from nasfuse.terminal import parse_seconds, watching
+    from nasfuse.terminal import decoding, parse_seconds, watching
 
     options = SearchOptions(
         budget=budget,
@@ -115,7 +115,8 @@ def search(
         studies=studies,
     )
     console = make_console(as_json)
-    plan = plan_search(options)
+    with decoding(console, quiet=quiet):
+        plan = plan_search(options)
     if not quiet:
         print_plan(console, plan)
     if dry_run:
@@ -152,7 +153,7 @@ def resume(
     from nasfuse.screens import make_console, print_outcome
     from nasfuse.searching.schedule import Limits
     from nasfuse.searching.study import find_study
-    from nasfuse.terminal import parse_seconds, watching
+    from nasfuse.terminal import decoding, parse_seconds, watching
 
     found = find_study(studies, study)
     limits, resources = continuation(
@@ -163,7 +164,7 @@ def resume(
         ray_address=ray_address,
     )
     console = make_console(as_json)
-    with watching(console, quiet=quiet) as listen:
+    with watching(console, quiet=quiet) as listen, decoding(console, quiet=quiet):
         outcome = go_on(found, limits, resources, data=data, listen=listen)
     print_outcome(console, outcome, as_json=as_json)
     _exit_as_it_ended(outcome)

@@ -58,6 +58,7 @@ def train(
     """
     from nasfuse.api import train as run
     from nasfuse.screens import make_console, print_json
+    from nasfuse.terminal import decoding
     from nasfuse.training_plan import TrainOptions
     from nasfuse.training_screen import following, print_trained
 
@@ -79,7 +80,7 @@ def train(
     console = make_console(as_json)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        with following(console, quiet=quiet) as (announce, listen):
+        with following(console, quiet=quiet) as (announce, listen), decoding(console, quiet=quiet):
             finished = run(options, announce=announce, listen=listen)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last epoch", file=sys.stderr)

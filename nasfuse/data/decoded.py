@@ -63,7 +63,7 @@ def decoded(paths: Sequence[Path], *, side: int, grey: bool | None = None) -> De
 
 def _key(paths: Sequence[Path], side: int, grey: bool | None) -> str:
     digest = hashlib.sha256(json.dumps([VERSION, PIL.__version__, side, grey]).encode())
-    for content in in_parallel(_digest, paths):
+    for content in in_parallel(_digest, paths, doing="reading"):
         digest.update(content)
     return digest.hexdigest()[:32]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -36,6 +37,7 @@ _OTHER = {
     rb"PK\x03\x04": "a zip archive",
 }
 BATCH = 64  # images that a thread takes at once
+PROGRESS = logging.getLogger("nasfuse.data.progress")
 T = TypeVar("T")
 R = TypeVar("R")
 # what Pillow's decoders raise, between them, on damaged files
@@ -73,7 +75,7 @@ def decode(paths: Sequence[Path], put: Put, *, side: int, grey: bool) -> dict[in
         return None
 
     with _bombs_are_errors():
-        return dict(filter(None, in_parallel(one, range(len(paths)))))
+        return dict(filter(None, in_parallel(one, range(len(paths)), doing="decoding")))
 
 
 def all_grey(paths: Iterable[Path]) -> bool:
@@ -104,12 +106,20 @@ def sizes(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
         return in_parallel(size, paths)
 
 
-def in_parallel(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """The results in the order of the items; threads, as Pillow and hashes leave Python's lock."""
+def in_parallel(function: Callable[[T], R], items: Sequence[T], *, doing: str = "") -> list[R]:
+    """The results in the order of the items; threads, as Pillow and hashes leave Python's lock.
+
+    How far it is goes to the log PROGRESS, for whoever wants to show it, under the name of what it
+    is `doing`.
+    """
     parts = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+    results: list[R] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(lambda part: [function(item) for item in part], parts)
-        return [result for part in done for result in part]
+        for done in pool.map(lambda part: [function(item) for item in part], parts):
+            results += done
+            if doing:
+                PROGRESS.info("%s %d of %d images", doing, len(results), len(items))
+    return results
 
 
 @contextmanager
