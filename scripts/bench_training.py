@@ -2,6 +2,7 @@
 
     python scripts/bench_training.py [--kinds residual,mbconv,dense] [--macs 1M,4M,16M,50M]
         [--seconds 4] [--rounds 3] [--json]
+    python scripts/bench_training.py --device cuda ...   is scripts/bench_gpu.py, with its options
 
 One thread each, on images of 32 pixels in three channels. `plain` is the loop that PyTorch's
 tutorials write: a DataLoader over a data set with a transform, float32, SGD, the loss read at
@@ -17,6 +18,7 @@ import json
 import math
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -156,6 +158,11 @@ def measure(found: Architecture, split: Split, options: argparse.Namespace) -> d
 
 
 def main() -> None:
+    if "--device" in " ".join(sys.argv):
+        import bench_gpu
+
+        bench_gpu.main(sys.argv[1:])
+        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -126,12 +126,9 @@ def shifted(images: Tensor, reach: int) -> Tensor:
     """Each image moved by up to `reach` pixels in both directions, edges filled with 0."""
     batch, _, side, _ = images.shape
     padded = functional.pad(images, (reach, reach, reach, reach))
-    down, right = torch.randint(0, 2 * reach + 1, (2, batch, 1), device=images.device)
-    span = torch.arange(side, device=images.device)
-    rows, columns = (down + span)[:, None, :, None], (right + span)[:, None, None, :]
-    number = torch.arange(batch, device=images.device)[:, None, None, None]
-    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
-    moved = padded[number, channel, rows, columns]
+    down, right = torch.randint(0, 2 * reach + 1, (2, batch), device=images.device)
+    windows = padded.unfold(2, side, 1).unfold(3, side, 1)  # a view of every place
+    moved = windows[torch.arange(batch, device=images.device), :, down, right]
     return moved.contiguous(memory_format=torch.channels_last)
 
 
