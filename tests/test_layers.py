@@ -59,7 +59,7 @@ HOMES = {
     "PIL": {"data"},
     "platformdirs": {"data"},
     "plotly": {"page"},
-    "psutil": {"machine"},
+    "psutil": {"machine", "searching"},
     "ray": {"searching"},
     "rich": {"screens", "terminal", "fusion_screens", "training_screen"},
     "scipy": {"effects", "finals"},

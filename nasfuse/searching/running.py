@@ -59,6 +59,7 @@ def run_search(
         seed=settings.seed,
         max_params=settings.max_params,
     )
+    proposer.catch_up(progress.results)
 
     def plan(workers: int) -> Work:
         return Schedule(progress, proposer, workers)

@@ -72,7 +72,7 @@ def test_half_a_line_is_taken_back(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("nasfuse.results.os.fsync", full)
-    with pytest.raises(StorageError, match="cannot be recorded"):
+    with pytest.raises(StorageError, match="the disk is full"):
         study.record(make_result(1))
     monkeypatch.undo()
     study.record(make_result(2))
