@@ -11,6 +11,7 @@ from pathlib import Path
 NAMES = ("nasfuse", "ray", "ray.tune", "optuna", "mlflow", "alembic", "py.warnings")
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 log = logging.getLogger("nasfuse")
+log.setLevel(logging.INFO)
 
 
 class _Log(logging.FileHandler):

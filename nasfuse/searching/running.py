@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import NasfuseError, SearchError, SetupError, StorageError
-from nasfuse.searching.admission import require_token
+from nasfuse.searching.admission import listening_line, own_listeners, require_token
+from nasfuse.searching.logbook import log
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.schedule import (
     MAX_FAILURES_IN_A_ROW,
@@ -112,6 +113,10 @@ def _run_jobs(
     # twice, for Ray takes SIGTERM to itself when it starts
     with _signals(progress), _ray(resources) as (workers, share), _signals(progress):
         from nasfuse.searching.tuning import tune_jobs  # Ray reads the environment on import
+
+        progress.listening = listening_line(own_listeners())
+        log.info(progress.listening)
+        listen(progress)
 
         task = Task(
             trials=(study.folder / "trials").resolve(),
