@@ -56,13 +56,14 @@ class Database:
         """
         self._kept = time.monotonic()
         with self.using(), replacing(self.backup) as copy, closing(_connect(self.path)) as source:
+            source.execute("BEGIN")  # what follows waits for a lock, the backup itself for ever
+            if not source.execute("SELECT 1 FROM sqlite_master WHERE name = 'trials'").fetchone():
+                raise self._damaged(f"holds no trials ({self.path.stat().st_size} bytes)")
             with closing(sqlite3.connect(copy)) as target:
                 source.backup(target)
                 found = target.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise self._damaged(found)
-            if not source.execute("SELECT 1 FROM sqlite_master WHERE name = 'trials'").fetchone():
-                raise self._damaged(f"holds no trials ({self.path.stat().st_size} bytes)")
 
     def back_up_in_time(self) -> None:
         """Back up where the last time was long ago."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -32,10 +33,14 @@ def proposer(folder: Path) -> Proposer:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, searched: Path) -> Path:
+    return shutil.copytree(searched, tmp_path / FOLDER)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a database of three trials, two of them told, and its backup."""
-    folder = tmp_path / FOLDER
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("searched")
     made = proposer(folder)
     for accuracy in (0.5, 0.6, None):
         proposal = made.propose()
