@@ -1,8 +1,9 @@
 """Who may use Ray: nobody without the token, which nobody else may read.
 
-Ray listens on every interface and runs what it is sent, so a search refuses to start where its
-token would not be asked for. Ray 2.60 reads the token from RAY_AUTH_TOKEN, from the file that
-RAY_AUTH_TOKEN_PATH names, else from ~/.ray/auth_token, which it writes readable for everybody.
+Ray runs what it is sent, and on a cluster it listens on every interface, so a search refuses to
+start where its token would not be asked for. Ray 2.60 reads the token from RAY_AUTH_TOKEN, from
+the file that RAY_AUTH_TOKEN_PATH names, else from ~/.ray/auth_token, which it writes readable for
+everybody.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def listening(processes: Iterable[psutil.Process]) -> list[Listener]:
         with suppress(psutil.Error):
             ends = process.net_connections("inet")
             laddrs = sorted({end.laddr for end in ends if end.status == psutil.CONN_LISTEN})
-            found += [Listener(process.pid, *laddr) for laddr in laddrs]
+            # an address of version 4 on a socket of version 6 has that in front
+            found += [Listener(process.pid, h.removeprefix("::ffff:"), p) for h, p in laddrs]
     return found
 
 

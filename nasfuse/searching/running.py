@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
@@ -180,19 +181,41 @@ def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
         if resources.address:
             ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
         else:
-            ray.init(
-                address="local",
-                num_cpus=resources.workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            with _alone():
+                ray.init(
+                    address="local",
+                    num_cpus=resources.workers,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise _ray_problem(resources.address, error) from None
     try:
         yield _of_cluster(resources, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let Ray start for this machine only: on the loopback address, and asking nobody outside.
+
+    By itself it listens on every interface, looks for the one that leads to 8.8.8.8, and starts
+    the dashboard's process without a dashboard, which asks clouds for their metadata. On Linux
+    nothing can be set against that.
+    """
+    from ray._private import node, ray_constants
+
+    def start_api_server(self: Any, *, include_dashboard: object, raise_on_failure: object) -> None:
+        """Nothing: there is no dashboard."""
+
+    before = node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER
+    node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER = start_api_server, False
+    try:
+        yield
+    finally:
+        node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _of_cluster(resources: Resources, total: Mapping[str, float]) -> tuple[int, float]:
