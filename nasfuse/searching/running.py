@@ -202,8 +202,8 @@ def _alone() -> Iterator[None]:
     """Let Ray start for this machine only: on the loopback address, and asking nobody outside.
 
     By itself it listens on every interface, looks for the one that leads to 8.8.8.8, and starts
-    the dashboard's process without a dashboard, which asks clouds for their metadata. On Linux
-    nothing can be set against that.
+    the dashboard's process without a dashboard, which asks clouds for their metadata. Its setting
+    against the first two is read only when it is imported; against the third there is none.
     """
     from ray._private import node, ray_constants
 
