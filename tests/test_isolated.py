@@ -1,4 +1,4 @@
-"""A search without any network, and one while the wall clock jumps a day back and forth."""
+"""A search without any network, and one while the wall clock jumps a day ahead and two back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -23,20 +24,20 @@ with socket.socket() as any:
     fcntl.ioctl(any, 0x8914, struct.pack("16sH14x", b"lo", 1))  # SIOCSIFFLAGS: up
 os.execvp(sys.argv[1], sys.argv[1:])
 """
-# the monotonic clock goes on as it is
+# a day ahead while there is a file `ahead`, behind with `behind`; the monotonic clock goes on
 JUMPING = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <sys/time.h>
 #include <time.h>
+#include <unistd.h>
 int clock_gettime(clockid_t id, struct timespec *when) {
     static int (*real)(clockid_t, struct timespec *);
-    struct timespec now;
     if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
     int failed = real(id, when);
-    real(CLOCK_MONOTONIC, &now);
     if (!failed && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
-        when->tv_sec += (now.tv_sec / 4 % 3 - 1) * 86400;
+        when->tv_sec += access(HERE "/ahead", F_OK) ? 0 : 86400,
+        when->tv_sec -= access(HERE "/behind", F_OK) ? 0 : 86400;
     return failed;
 }
 int gettimeofday(struct timeval *restrict when, void *restrict zone) {
@@ -59,20 +60,25 @@ SEARCH = [sys.executable, "-m", "nasfuse", "search", "--budget", "1MFLOPs", "--w
 SEARCH += ["--name", "s", "--recipe", "recipe.yaml", "--trials", "3", "--time-limit", "1h"]
 
 
-def searched(folder: Path, *, within: list[str], **environment: str) -> str:
-    """What a small search says, run by a program that runs programs."""
+def begin(folder: Path, *, within: list[str], **environment: str) -> subprocess.Popen[str]:
+    """A small search, run by a program that runs programs."""
     (folder / "recipe.yaml").write_text(RECIPE)
-    run = subprocess.run(
+    return subprocess.Popen(
         [*within, *SEARCH],
         cwd=folder,
         env={**os.environ, **environment},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == "", "nobody complains"
-    return run.stdout
+
+
+def end(search: subprocess.Popen[str]) -> str:
+    """What it said, if it ended well."""
+    said, complaints = search.communicate()
+    assert search.returncode == 0, complaints
+    assert complaints == ""
+    return said
 
 
 def leaving(*what: str) -> list[str]:
@@ -89,7 +95,7 @@ def test_a_search_needs_no_network_and_asks_for_none(tmp_path: Path) -> None:
     watch += ["-e", "trace=connect,sendto,sendmsg,sendmmsg"]
     watch = watch if shutil.which("strace") else []
     within = [*leaving("--net"), sys.executable, "-c", LOOPBACK, *watch]
-    said = searched(tmp_path, within=within)
+    said = end(begin(tmp_path, within=within))
     assert "Ray listens on 127.0.0.1 (ports " in said
     assert "every interface" not in said
     if watch:
@@ -105,17 +111,26 @@ def test_limits_and_order_hold_while_the_clock_jumps(tmp_path: Path) -> None:
         pytest.skip("there is no compiler for a clock that jumps")
     source, library = tmp_path / "jumping.c", tmp_path / "jumping.so"
     source.write_text(JUMPING)
-    shared = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
+    place = f'-DHERE="{tmp_path}"'
+    shared = [compiler, place, "-shared", "-fPIC", "-O1", "-o", str(library), str(source), "-ldl"]
     subprocess.run(shared, check=True)
-    # Ray's workers may wait for ever then: with the first process of a namespace all others end
-    within = [*leaving("--pid", "--fork", "--mount-proc"), "sh", "-c", '"$@"; exit $?', "sh"]
-    searched(tmp_path, within=within, LD_PRELOAD=str(library))
-    results = read_results(tmp_path / "studies" / "s" / "results.jsonl")
+    # whatever the clock does to Ray: with the first process of a namespace all others end
+    alone = leaving("--pid", "--fork", "--kill-child", "--mount-proc")
+    within = [*alone, "sh", "-c", '"$@"; exit $?', "sh"]
+    path = tmp_path / "studies" / "s" / "results.jsonl"
+    search = begin(tmp_path, within=within, LD_PRELOAD=str(library))
+    for count, jump in ((1, "ahead"), (3, "behind")):
+        while len(read_results(path)) < count and search.poll() is None:
+            time.sleep(0.1)
+        (tmp_path / "ahead").unlink(missing_ok=True)
+        (tmp_path / jump).touch()
+    end(search)
+    results = read_results(path)
     assert len({result.key for result in results}) == 3, "it did not end when it jumped ahead"
     assert max(result.rung for result in results) == 1
     assert all(0 < result.seconds < 3600 for result in results)
     dates = {datetime.fromisoformat(result.finished).date() for result in results}
-    assert len(dates) >= 2, "the clock did jump"
+    assert len(dates) >= 3, "the clock did jump"
     first = [result.number for result in results if result.rung == 0]
     assert first == sorted(first)
     status = subprocess.run(
