@@ -12,6 +12,9 @@ from pathlib import Path
 
 from nasfuse.errors import StorageError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -30,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise _refused(path, temporary, error) from error
+        raise refusal(path, error, written=_size(temporary)) from error
     finally:
         with suppress(OSError):  # the folder itself may be what is wrong
             temporary.unlink(missing_ok=True)
@@ -53,20 +56,46 @@ def sweep(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _refused(path: Path, temporary: Path, error: OSError) -> StorageError:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError("a file cannot be written", where=str(path), why=str(error))
-    written, free = 0, 0
-    with suppress(OSError):  # they are for the message only
-        free = shutil.disk_usage(path.parent).free
-        written = temporary.stat().st_size
+def refusal(path: Path, error: OSError, *, written: int = 0) -> StorageError:
+    """What to say of a file that the system did not take, or only the first bytes `written` of."""
+    if error.errno in FULL:
+        return full_disk(path, needed=written, free=free_space(path) + written)
+    if error.errno in FORBIDDEN:
+        return StorageError(
+            "a file cannot be written",
+            where=str(path),
+            why=f"{error.strerror}; this process runs as {_user()}",
+            fix="another folder, or rights to this one",
+        )
+    return StorageError("a file cannot be written", where=str(path), why=str(error))
+
+
+def full_disk(path: Path, *, needed: int, free: int) -> StorageError:
+    """The error of a disk that does not hold the bytes that are needed."""
     return StorageError(
         "the disk is full",
         where=str(path),
-        why=f"it needs more than {written / 1e6:.1f} MB, and {(free + written) / 1e6:.1f} MB "
-        f"were free ({error.strerror})",
+        why=f"it needs more than {needed / 1e6:.1f} MB, and {free / 1e6:.1f} MB were free",
         fix="free some space, and give the same command again (nasfuse resume for a search)",
     )
+
+
+def free_space(path: Path) -> int:
+    """Bytes that this user can still write where a path lies, or will lie; 0 if nobody knows."""
+    with suppress(OSError):
+        place = path.absolute()
+        return shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+    return 0
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):  # it is for a message only
+        return path.stat().st_size
+    return 0
+
+
+def _user() -> str:
+    return f"user {os.getuid()}" if hasattr(os, "getuid") else "another user"
 
 
 def _sync_folder(folder: Path) -> None:

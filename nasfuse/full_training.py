@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from nasfuse.checkpoints import load_checkpoint, save_checkpoint
 from nasfuse.costs import show_macs
@@ -27,7 +27,7 @@ from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.data.load import load_test
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
-from nasfuse.files import replacing, sweep, write_text
+from nasfuse.files import refusal, sweep, write_bytes, write_text
 from nasfuse.memory import is_out_of_memory, recompute_if_needed, release_memory, room
 from nasfuse.network import build, cost, thop_macs
 from nasfuse.plan import plan
@@ -120,10 +120,7 @@ class FullTraining:
                 "another process trains this network already", where=str(self.folder)
             ) from None
         except OSError as error:
-            why = error.strerror or str(error)
-            raise StorageError(
-                "the folder for the training cannot be made", where=str(self.folder), why=why
-            ) from None
+            raise refusal(self.folder, error) from None
         try:
             yield
         finally:
@@ -184,8 +181,8 @@ class FullTraining:
             pace.tell(number, epochs)
         recalibrate(training.network, training.images)
         tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
-        with replacing(weights) as path:
-            save_file(tensors, path, metadata={"architecture": self.settings.architecture.key})
+        content = save(tensors, metadata={"architecture": self.settings.architecture.key})
+        write_bytes(weights, content)
         seconds = clock.spent["seconds"]
         run = SeedRun(
             seed=number,

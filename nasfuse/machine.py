@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from nasfuse.data.downloads import cache_folder
 from nasfuse.data.load import DATASETS
 from nasfuse.planning import cores
+from nasfuse.searching.admission import listening
 from nasfuse.searching.sharing import mps_text
 
 GB = 1e9
@@ -139,17 +140,11 @@ def _addresses() -> Iterator[Finding]:
     open_to_all = False
     for process in psutil.process_iter(["name", "cmdline", "uids"]):
         program = _server(process.info["cmdline"] or [])
-        if program is None:
-            continue
-        try:
-            ends = {one.laddr for one in process.net_connections("inet") if one.status == "LISTEN"}
-        except psutil.Error:  # it has ended meanwhile, or belongs to somebody else
-            continue
-        for end in sorted(ends):
-            everywhere = end.ip in ("0.0.0.0", "::")
-            open_to_all = open_to_all or everywhere
-            place = f"every interface, port {end.port}" if everywhere else f"{end.ip}:{end.port}"
-            yield Finding("listens", f"{program} (process {process.pid}) on {place}")
+        for end in listening([process]) if program else []:
+            open_to_all = open_to_all or end.everywhere
+            own = f"{end.host}:{end.port}"
+            place = f"every interface, port {end.port}" if end.everywhere else own
+            yield Finding("listens", f"{program} (process {end.process}) on {place}")
     if open_to_all:
         yield Finding(
             "listens", "Ray binds every interface by itself; a token keeps others out of it"

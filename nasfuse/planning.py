@@ -15,10 +15,11 @@ from nasfuse.costs import parse_budget, parse_count
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import absolute, load_dataset
-from nasfuse.errors import UsageError
+from nasfuse.errors import StorageError, UsageError
+from nasfuse.files import free_space
 from nasfuse.names import OBJECTIVES, SAMPLERS, nearest
 from nasfuse.recipe import Recipe, read_recipe
-from nasfuse.searching.forecast import Forecast, forecast
+from nasfuse.searching.forecast import Forecast, disk_needed, forecast
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.running import GPU_SHARE, Resources
 from nasfuse.searching.schedule import Limits
@@ -27,6 +28,7 @@ from nasfuse.searching.study import Settings, free_name
 from nasfuse.searching.worker import versions
 from nasfuse.space import load_space, read_space
 
+FEW = 20  # networks that any search is expected to try
 DEFAULT_SECONDS = 420.0  # of a search that is given neither trials nor a time
 
 
@@ -123,6 +125,7 @@ def plan_search(options: SearchOptions) -> Plan:
         max_params=max_params,
     )
     folder, named = options.studies / name, options.name is not None
+    check_room(settings, folder, limits, resources)
     plan = Plan(settings, dataset, folder, limits, resources, named)
     measures = options.gpus_per_trial is None and options.ray_address is None
     return _shared(plan) if measures and torch.cuda.device_count() else plan
@@ -141,6 +144,27 @@ def foresee(plan: Plan) -> Forecast:
     workers = plan.resources.workers or 1
     device = torch.device("cuda" if plan.resources.gpus_per_trial else "cpu")
     return forecast(plan.settings, plan.dataset, plan.limits, workers, device=device)
+
+
+def check_room(settings: Settings, folder: Path, limits: Limits, resources: Resources) -> None:
+    """Refuse a search for which the disk has too little room, before anything is written.
+
+    How many networks a time limit lasts for is not known before; it is asked for room for a few.
+
+    Raises:
+        StorageError: with the space needed and free.
+    """
+    trials = limits.trials or FEW
+    needed = disk_needed(settings, trials, resources.workers or 1)
+    free = free_space(folder)
+    if free < needed:
+        raise StorageError(
+            "the disk has too little room for this search",
+            where=str(folder),
+            why=f"{trials} networks need about {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB "
+            "are free",
+            fix="--studies FOLDER   on a larger disk, or fewer --trials",
+        )
 
 
 def _recipe(options: SearchOptions) -> Recipe:

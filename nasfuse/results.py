@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from nasfuse.architecture import Architecture
 from nasfuse.errors import StorageError
+from nasfuse.files import refusal
 from nasfuse.names import SAMPLERS as SAMPLERS
 from nasfuse.names import Objective as Objective
 from nasfuse.pareto import Point, front
@@ -124,16 +126,12 @@ def append_result(path: Path, result: Result) -> None:
         try:
             written = file.write(line)
             if written != len(line):
-                raise OSError(f"{written} of {len(line)} bytes were written")
+                why = f"{written} of {len(line)} bytes were written"
+                raise OSError(errno.ENOSPC, why)  # the system says so only of the next ones
             os.fsync(file.fileno())
         except OSError as error:
             file.truncate(start)
-            raise StorageError(
-                "a result cannot be recorded",
-                where=str(path),
-                why=str(error),
-                fix="make room on the disk, then: nasfuse resume",
-            ) from None
+            raise refusal(path, error, written=len(line)) from None
 
 
 def read_results(path: Path) -> list[Result]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nasfuse.commands import next_commands
 from nasfuse.costs import show_macs
+from nasfuse.files import free_space
 from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
@@ -90,7 +91,8 @@ def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
         f"time    about {clock(foreseen.seconds)} for {foreseen.trials} networks and the finals; "
         f"{clock(foreseen.full)} for a full training at the whole budget (measured)",
         f"memory  about {foreseen.memory / 2**30:.1f} GB a worker",
-        f"disk    about {max(1, foreseen.disk // 2**20)} MB in {plan.folder}",
+        f"disk    about {foreseen.disk / 1e6:.0f} MB in {plan.folder}, where "
+        f"{free_space(plan.folder) / 1e6:,.0f} MB are free",
     ]
     for line in lines:
         tell(console, line, indent=8)

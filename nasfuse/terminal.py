@@ -163,6 +163,8 @@ def _screen(progress: Progress) -> RenderableType:
     for job, epoch, loss in list(progress.running.values()):
         text = _running(job, epoch, loss, progress=progress, before=known.get(job.key))
         parts.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
+    if progress.listening:
+        parts.append(Text(progress.listening, style="dim", no_wrap=True, overflow="ellipsis"))
     if progress.stopping:
         parts.append(Text(STOPPING))
     return Group(*parts)
@@ -315,7 +317,7 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self.console, self.shown, self.lock = console, -1, threading.Lock()
-        self.stopping = False
+        self.stopping = self.open = False  # whether it was said already
 
     def __call__(self, progress: Progress) -> None:
         with self.lock:
@@ -323,6 +325,9 @@ class _Lines:
                 self.shown = len(progress.results)
                 if self.shown:
                     self._print(f"resuming after {status_line(progress)}")
+            if progress.listening and not self.open:
+                self.open = True
+                self._print(progress.listening)
             for result in progress.results[self.shown :]:
                 self._print(_line(result))
             self.shown = len(progress.results)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +58,36 @@ def make_settings() -> Callable[..., Settings]:
         return settings.model_copy(update=changes)
 
     return make
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk of 48 MB that can be filled to the last byte."""
+
+    folder: Path
+
+    def fill(self) -> None:
+        with (self.folder / "filler").open("ab", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(65536)):
+                pass
+
+    def free(self) -> None:
+        (self.folder / "filler").unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A file system of its own; a test that asks for it is skipped where none can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount")
+    run = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if run.returncode:
+        pytest.skip(f"no disk can be mounted here: {run.stderr.strip()}")
+    yield Disk(folder)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 Document = dict[str, Any]

@@ -20,7 +20,7 @@ from nasfuse.architecture import Architecture
 from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.decoding import decode
-from nasfuse.errors import ExportError, SetupError, UsageError
+from nasfuse.errors import ExportError, SetupError, StorageError, UsageError
 from nasfuse.exporting import formats
 from nasfuse.exporting.bundle import export_network
 from nasfuse.exporting.formats import FORMATS, parse_formats
@@ -241,3 +241,20 @@ def test_text_from_outside_stays_text(tmp_path: Path, origin: Origin) -> None:
     card = (tmp_path / "net" / "README.md").read_text()
     assert "<script>" not in card
     assert "\x1b" not in card
+
+
+def test_a_full_disk_takes_no_export_and_keeps_no_half(
+    disk: Any, origin: Origin, randomised: Randomised
+) -> None:
+    out, network = disk.folder / "exports" / "net", randomised(origin.architecture)
+    out.parent.mkdir()
+    disk.fill()
+    with pytest.raises(StorageError, match="the disk is full") as caught:
+        export_network(origin, out)
+    assert "MB were free" in caught.value.why
+    assert list(out.parent.iterdir()) == []
+    for name in ("onnx", "pt2"):
+        with pytest.raises(OSError, match="No space left"):
+            FORMATS[name].write(disk.folder, origin, network)
+    disk.free()
+    export_network(origin, out, ["python"])

@@ -302,3 +302,18 @@ def test_equal_settings_have_equal_digests(plan: Plan) -> None:
     assert again == settings
     assert again.digest == settings.digest != plan(epochs=9).settings.digest
     assert parse_architecture(settings.architecture.document(), where="") == settings.architecture
+
+
+def test_a_full_disk_costs_a_training_an_epoch_at_most(plan: Plan, disk: Any) -> None:
+    planned, seen = plan(out=disk.folder / "t", epochs=4, seeds=1), []
+
+    def fill(moment: Moment) -> None:
+        seen.append(moment.epoch)
+        if moment.epoch == 2:
+            disk.fill()
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        planned.run(fill)
+    disk.free()
+    assert planned.run(lambda moment: seen.append(moment.epoch)).runs
+    assert seen == [1, 2, 3, 4]

@@ -173,7 +173,7 @@ def test_a_full_disk_is_no_bug(
     monkeypatch.setattr(Study, "open", full)
     code, _, said = nasfuse("front")
     assert code == 8
-    assert "No space left" in said
+    assert "the disk is full" in said
 
 
 def test_without_a_terminal_there_are_no_colours_and_lines_fit(

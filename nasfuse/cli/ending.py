@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import os
 import shlex
@@ -12,11 +11,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nasfuse.errors import NasfuseError, StorageError, UsageError
+from nasfuse.errors import NasfuseError, UsageError
+from nasfuse.files import FORBIDDEN, FULL, refusal
 from nasfuse.names import nearest
 
 Verbose = Annotated[
@@ -65,9 +66,8 @@ def _as_known(error: Exception) -> NasfuseError | None:
     """The error as one that the user can mend; None where it is a bug of ours."""
     if isinstance(error, NasfuseError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        where = str(error.filename or os.getcwd())
-        return StorageError("the disk does not take it", where=where, why=str(error.strerror))
+    if isinstance(error, OSError) and error.errno in (*FULL, *FORBIDDEN):
+        return refusal(Path(error.filename or Path.cwd()), error)
     return None
 
 

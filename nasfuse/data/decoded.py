@@ -6,6 +6,7 @@ of names and dates. Every process of a machine maps the same file and shares its
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -106,7 +107,8 @@ def _kept(place: Path, paths: Sequence[Path], shape: tuple[int, int, int]) -> De
         disk = stream.fileno()
 
         def put(index: int, image: NDArray[np.uint8]) -> None:
-            os.pwrite(disk, image.tobytes(), index * size)
+            if os.pwrite(disk, image.tobytes(), index * size) != size:
+                raise OSError(errno.ENOSPC, "the disk took a part of an image only")
 
         bad = decode(paths, put, side=shape[1], grey=shape[0] == 1)
         good = [index for index in range(len(paths)) if index not in bad]

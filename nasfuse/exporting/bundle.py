@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nasfuse.data.dataset import Split
-from nasfuse.errors import ExportError, StorageError, UsageError
+from nasfuse.errors import ExportError, UsageError
 from nasfuse.exporting.card import card
 from nasfuse.exporting.formats import FORMATS, write_formats
 from nasfuse.exporting.origin import Origin
 from nasfuse.exporting.verification import Check, verify
+from nasfuse.files import refusal
 
 
 def export_network(
@@ -58,7 +59,7 @@ def export_network(
                 out.rmdir()
             shutil.move(staged, out)
     except OSError as error:
-        raise StorageError("the export cannot be written", where=str(out), why=str(error)) from None
+        raise refusal(out, error) from None
     return check
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from nasfuse.costs import Shape
@@ -44,9 +44,8 @@ def _python(folder: Path, origin: Origin, network: nn.Module) -> None:
     document = architecture.to_json(indent=2) + "\n"
     (folder / "architecture.json").write_text(document, encoding="utf-8")
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    stored = folder / "model.safetensors"
-    save_file(tensors, stored, metadata={"architecture": architecture.key})
-    stored.chmod((folder / "model.py").stat().st_mode)  # it is written for its owner only
+    content = save(tensors, metadata={"architecture": architecture.key})
+    (folder / "model.safetensors").write_bytes(content)
 
 
 def _about(origin: Origin) -> str:

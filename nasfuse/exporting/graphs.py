@@ -56,7 +56,9 @@ def write_pt2(network: nn.Module, architecture: Architecture, path: Path) -> Non
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             for name in ORIGINS:
                 node.meta.pop(name, None)
-    torch.export.save(program, path)
+    content = io.BytesIO()  # torch's own error of a full disk does not say that it is full
+    torch.export.save(program, content)
+    path.write_bytes(content.getvalue())
 
 
 def write_onnx(

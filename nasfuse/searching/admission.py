@@ -1,19 +1,37 @@
 """Who may use Ray: nobody without the token, which nobody else may read.
 
-Ray listens on every interface and runs what it is sent, so a search refuses to start where its
-token would not be asked for. Ray 2.60 reads the token from RAY_AUTH_TOKEN, from the file that
-RAY_AUTH_TOKEN_PATH names, else from ~/.ray/auth_token, which it writes readable for everybody.
+Ray runs what it is sent, and on a cluster it listens on every interface, so a search refuses to
+start where its token would not be asked for. Ray 2.60 reads the token from RAY_AUTH_TOKEN, from
+the file that RAY_AUTH_TOKEN_PATH names, else from ~/.ray/auth_token, which it writes readable for
+everybody.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from nasfuse.errors import SetupError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+
+
+class Listener(NamedTuple):
+    """A process that takes connections at an address."""
+
+    process: int
+    host: str
+    port: int
+
+    @property
+    def everywhere(self) -> bool:
+        return self.host in ("0.0.0.0", "::")
 
 
 def require_token(address: str | None) -> None:
@@ -37,6 +55,40 @@ def require_token(address: str | None) -> None:
         os.environ[TOKEN] = secrets.token_hex(32)
         return
     _require_secret(Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token"))
+
+
+def listening(processes: Iterable[psutil.Process]) -> list[Listener]:
+    """Where these processes listen; those that have ended, or are others', are left out."""
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            ends = process.net_connections("inet")
+            laddrs = sorted({end.laddr for end in ends if end.status == psutil.CONN_LISTEN})
+            # an address of version 4 on a socket of version 6 has that in front
+            found += [Listener(process.pid, h.removeprefix("::ffff:"), p) for h, p in laddrs]
+    return found
+
+
+def own_listeners() -> list[Listener]:
+    """Where this process and all that it has started listen."""
+    own = psutil.Process()
+    return listening([own, *own.children(recursive=True)])
+
+
+def listening_line(listeners: Sequence[Listener]) -> str:
+    """What a search says of where it can be reached."""
+    places = [
+        f"{host} (ports {', '.join(map(str, sorted({one.port for one in group})))})"
+        for host, group in _by_host(listeners).items()
+    ]
+    return f"Ray listens on {' and '.join(places)} for who has this search's token"
+
+
+def _by_host(listeners: Sequence[Listener]) -> dict[str, list[Listener]]:
+    groups: dict[str, list[Listener]] = {}
+    for one in listeners:
+        groups.setdefault("every interface" if one.everywhere else one.host, []).append(one)
+    return groups
 
 
 def _require_secret(path: Path) -> None:

@@ -27,6 +27,7 @@ from nasfuse.training import Training, evaluate, reserve_memory
 SHARES = (1.0, 1 / 4, 1 / 16, SMALLEST_SHARE)  # of the budget, at which a network is measured
 BATCHES = 2
 BYTES = 4  # of a parameter in a file
+STUDY = 15_000_000  # bytes of a small study's report, databases and what MLflow has of it
 COPIES = 3  # of the parameters in a checkpoint: the weights, their momentum and their average
 
 
@@ -36,7 +37,6 @@ class Speed:
 
     train: float
     judge: float
-    params: int
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,20 @@ def forecast(
     each = sum(share * seconds for share, seconds in zip(shares, rungs, strict=True))
     finals = (FINALISTS + 1) * REPEATS * full
     trials, seconds = _extent(limits, workers, each=each, finals=finals)
-    params = fmean(speed.params for speed in speeds)
-    files = sum(shares) + COPIES * shares[1]
-    disk = round(trials * files * params * BYTES)
+    disk = disk_needed(settings, trials, workers)
     reach = reachable(settings.search_space)
     fitting = reach.fitting(settings.budget)
     memory = Meter(device).peak
     return Forecast(reach.least, reach.most, fitting, trials, seconds, full, memory, disk)
+
+
+def disk_needed(settings: Settings, trials: int, workers: int) -> int:
+    """About the bytes that so many networks leave: weights, checkpoints, the study's own files."""
+    params = [cost(network).params for network in _members(settings)]
+    shares = Ladder(settings.recipe, budget=settings.budget).shares
+    files = sum(shares) + COPIES * sum(shares[1:2])  # and the checkpoint of a pause
+    running = 2 * COPIES * workers * max(params)  # the last two checkpoints of each
+    return STUDY + round(BYTES * (trials * files * fmean(params) + running))
 
 
 def _members(settings: Settings) -> Sequence[Architecture]:
@@ -113,7 +120,7 @@ def _measure(
     train = (time.perf_counter() - began) / max(1, len(images) - recipe.batch)
     began = time.perf_counter()
     evaluate(training.network, images)
-    return Speed(train, (time.perf_counter() - began) / len(images), cost(network).params)
+    return Speed(train, (time.perf_counter() - began) / len(images))
 
 
 def _seconds(passes: float, speeds: Sequence[Speed], size: tuple[int, int]) -> float:

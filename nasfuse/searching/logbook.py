@@ -11,13 +11,21 @@ from pathlib import Path
 NAMES = ("nasfuse", "ray", "ray.tune", "optuna", "mlflow", "alembic", "py.warnings")
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 log = logging.getLogger("nasfuse")
+log.setLevel(logging.INFO)
+
+
+class _Log(logging.FileHandler):
+    """One that a full disk cannot make write tracebacks to the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the line out: whatever else is written says what is wrong with the disk."""
 
 
 @contextmanager
 def logbook(path: Path) -> Iterator[None]:
     """Write these libraries' logs and Python's warnings to a file; an error with its traceback."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _Log(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(_FORMAT))
     loggers = [logging.getLogger(name) for name in NAMES]
     before = [(logger.handlers[:], logger.propagate) for logger in loggers]

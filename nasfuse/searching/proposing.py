@@ -7,7 +7,7 @@ proposal is on the disk, in Optuna's storage, before anybody trains it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from nasfuse.costs import Cost, show_macs
 from nasfuse.errors import BudgetError
 from nasfuse.holes import Value, fill
 from nasfuse.network import cost
+from nasfuse.results import Result
 from nasfuse.scaling import fit_to_budget
+from nasfuse.searching.database import Database
 from nasfuse.searching.members import Asked, Domain
 from nasfuse.searching.samplers import make_sampler
 from nasfuse.space import Candidate, SearchSpace
@@ -71,21 +73,25 @@ class Proposer:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.budget, self.sampler = space, budget, sampler
         self.max_params = max_params
-        self.study = optuna.create_study(
-            storage=f"sqlite:///{storage.resolve()}",
-            sampler=RandomSampler(),  # never asked
-            study_name="nasfuse",
-            directions=DIRECTIONS,
-            load_if_exists=True,
-        )
-        stored = self.study.get_trials(deepcopy=False)
+        self.database = Database(storage)
+        opened = self.database.open()
+        with self.database.using():
+            self.study = optuna.create_study(
+                storage=opened,
+                sampler=RandomSampler(),  # never asked
+                study_name="nasfuse",
+                directions=DIRECTIONS,
+                load_if_exists=True,
+            )
+            stored = self.study.get_trials(deepcopy=False)
         # a resumed search must not draw the same numbers again
         asked = make_sampler(sampler, domain(space, budget), seed + len(stored))
         self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
         proposed = [trial for trial in stored if "key" in trial.user_attrs]
-        self._live.add_trials(proposed)
+        told = [trial for trial in proposed if trial.params]
+        self._live.add_trials(told)
         self._stored = len(stored)
-        self._numbers = {trial.number: live for live, trial in enumerate(proposed)}
+        self._numbers = {trial.number: live for live, trial in enumerate(told)}
         self.seen = {trial.user_attrs["key"] for trial in proposed}
         known = {trial.user_attrs["origin"] for trial in proposed}
         for name in space.references:
@@ -97,6 +103,19 @@ class Proposer:
         """Proposals that were made and never told: what a killed search left."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [_proposal(trial) for trial in running if "key" in trial.user_attrs]
+
+    def catch_up(self, results: Iterable[Result]) -> None:
+        """Take in networks that the storage has lost, as after its backup was put in its place.
+
+        They keep their numbers and are not proposed again. What their parameters were is lost: no
+        sampler learns from them.
+        """
+        first = {r.number: r for r in results if r.rung == 0 and r.key not in self.seen}
+        for number in range(self._stored, max(first, default=-1) + 1):
+            with self.database.using():
+                self.study.add_trial(_lost(first.get(number)))
+            self._stored += 1
+        self.seen.update(result.key for result in first.values())
 
     @property
     def proposed(self) -> int:
@@ -123,15 +142,15 @@ class Proposer:
             "key": architecture.key,
         }
         live = self._live.get_trials(deepcopy=False)[trial.number]
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=live.params,
-                distributions=live.distributions,
-                user_attrs=attributes,
-                system_attrs=live.system_attrs,  # nsga2 keeps its generations there
-            )
+        record = create_trial(
+            state=TrialState.RUNNING,
+            params=live.params,
+            distributions=live.distributions,
+            user_attrs=attributes,
+            system_attrs=live.system_attrs,  # nsga2 keeps its generations there
         )
+        with self.database.using():
+            self.study.add_trial(record)
         number, self._stored = self._stored, self._stored + 1
         self._numbers[number] = trial.number
         self.seen.add(architecture.key)
@@ -150,7 +169,9 @@ class Proposer:
         """What the first rung found, and the cost that is to be low; None for a failed trial."""
         state = TrialState.FAIL if accuracy is None else TrialState.COMPLETE
         values = None if accuracy is None else [accuracy, float(cost)]
-        self.study.tell(number, values, state=state, skip_if_finished=True)
+        with self.database.using():
+            self.study.tell(number, values, state=state, skip_if_finished=True)
+            self.database.back_up_in_time()
         live = self._numbers[number]
         self._live.tell(live, values, state=state, skip_if_finished=True)
 
@@ -175,6 +196,16 @@ def _proposal(trial: FrozenTrial) -> Proposal:
     document = json.loads(trial.user_attrs["architecture"])
     architecture = parse_architecture(document, where=f"trial {trial.number} of study.db")
     return Proposal(trial.number, trial.user_attrs["origin"], architecture)
+
+
+def _lost(result: Result | None) -> FrozenTrial:
+    """What is still known of a trial that the storage has lost: its result, if it had one."""
+    if result is None:
+        return create_trial(state=TrialState.FAIL)
+    known = {"origin": result.origin, "key": result.key}
+    if result.accuracy is None:
+        return create_trial(state=TrialState.FAIL, user_attrs=known)
+    return create_trial(values=[result.accuracy, result.cost], user_attrs=known)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import NasfuseError, SearchError, SetupError, StorageError
-from nasfuse.searching.admission import require_token
+from nasfuse.searching.admission import listening_line, own_listeners, require_token
+from nasfuse.searching.logbook import log
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.schedule import (
     MAX_FAILURES_IN_A_ROW,
@@ -59,6 +61,7 @@ def run_search(
         seed=settings.seed,
         max_params=settings.max_params,
     )
+    proposer.catch_up(progress.results)
 
     def plan(workers: int) -> Work:
         return Schedule(progress, proposer, workers)
@@ -111,6 +114,10 @@ def _run_jobs(
     # twice, for Ray takes SIGTERM to itself when it starts
     with _signals(progress), _ray(resources) as (workers, share), _signals(progress):
         from nasfuse.searching.tuning import tune_jobs  # Ray reads the environment on import
+
+        progress.listening = listening_line(own_listeners())
+        log.info(progress.listening)
+        listen(progress)
 
         task = Task(
             trials=(study.folder / "trials").resolve(),
@@ -175,19 +182,41 @@ def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
         if resources.address:
             ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
         else:
-            ray.init(
-                address="local",
-                num_cpus=resources.workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            with _alone():
+                ray.init(
+                    address="local",
+                    num_cpus=resources.workers,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise _ray_problem(resources.address, error) from None
     try:
         yield _of_cluster(resources, ray.cluster_resources())
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let Ray start for this machine only: on the loopback address, and asking nobody outside.
+
+    By itself it listens on every interface, looks for the one that leads to 8.8.8.8, and starts
+    the dashboard's process without a dashboard, which asks clouds for their metadata. Its setting
+    against the first two is read only when it is imported; against the third there is none.
+    """
+    from ray._private import node, ray_constants
+
+    def start_api_server(self: Any, *, include_dashboard: object, raise_on_failure: object) -> None:
+        """Nothing: there is no dashboard."""
+
+    before = node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER
+    node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER = start_api_server, False
+    try:
+        yield
+    finally:
+        node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _of_cluster(resources: Resources, total: Mapping[str, float]) -> tuple[int, float]:

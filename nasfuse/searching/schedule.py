@@ -41,6 +41,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     stopping: str | None = None
     notices: list[str] = field(default_factory=list)  # what went wrong and did no lasting harm
+    listening: str = ""  # where the search can be reached
     broken: Exception | None = None  # what kept a result from being recorded
     before: int = field(init=False)  # results of earlier runs of the study
 

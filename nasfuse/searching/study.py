@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,13 +17,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset, runs_code
 from nasfuse.documents import read_document
-from nasfuse.errors import DataError, StorageError, UsageError
-from nasfuse.files import sweep, write_bytes, write_text
+from nasfuse.errors import DataError, DocumentError, StorageError, UsageError
+from nasfuse.files import refusal, sweep, write_bytes, write_text
 from nasfuse.names import nearest
 from nasfuse.names import study_names as study_names
 from nasfuse.recipe import Recipe
 from nasfuse.results import Objective, Result, append_result, parse_result, read_results
 from nasfuse.space import SearchSpace, parse_space
+
+FORMAT = 1  # of a study's folder
 
 
 class Settings(BaseModel):
@@ -95,11 +98,14 @@ class Study:
                 fix=f"nasfuse resume {folder.name}   or another --name",
             ) from None
         except OSError as error:
-            raise StorageError(
-                "the study's folder cannot be made", where=str(folder), why=str(error)
-            ) from None
+            raise refusal(folder, error) from None
         text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, width=100)
-        write_text(folder / "study.yaml", text)
+        try:
+            write_text(folder / "study.yaml", text)
+        except StorageError:  # what is left would be no study, and its name would be taken
+            (folder / "trials").rmdir()
+            folder.rmdir()
+            raise
         return cls(folder, settings)
 
     @classmethod
@@ -111,7 +117,13 @@ class Study:
         """
         path = folder / "study.yaml"
         try:
-            return cls(folder, Settings.model_validate(read_document(path)))
+            document = read_document(path)
+            _refuse_newer(document, path)
+            return cls(folder, Settings.model_validate(document))
+        except DocumentError as error:
+            raise StorageError(
+                "this study's settings are damaged", where=error.where, why=error.why
+            ) from None
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -167,6 +179,8 @@ class Study:
             lock.acquire(timeout=0)
         except Timeout:
             return process
+        except OSError:  # somebody else's study, which this user may only read
+            return process if psutil.pid_exists(process) else None
         lock.release()
         return None
 
@@ -196,13 +210,27 @@ class Study:
                 why=f"process {holder} is searching in it",
                 fix=f"nasfuse stop {self.folder.name}",
             ) from None
+        except OSError as error:
+            raise refusal(self.folder, error) from None
         try:
-            owner.write_text(str(os.getpid()))
+            write_text(owner, str(os.getpid()))
             (self.folder / "stop").unlink(missing_ok=True)  # asked of an earlier search
             yield
         finally:
             owner.unlink(missing_ok=True)
             lock.release()
+
+
+def _refuse_newer(document: object, path: Path) -> None:
+    """What a later nasfuse wrote may mean something else, even where it can be read."""
+    written = document.get("version") if isinstance(document, dict) else None
+    if isinstance(written, int) and written > FORMAT:
+        raise StorageError(
+            "this study was written by a newer nasfuse",
+            where=str(path),
+            why=f"its format is {written}, and this nasfuse knows those up to {FORMAT}",
+            fix="pip install --upgrade nasfuse",
+        )
 
 
 def find_study(studies: Path, name: str | None) -> Study:

@@ -15,7 +15,7 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from nasfuse.errors import SetupError, StorageError
+from nasfuse.errors import NasfuseError, SetupError, StorageError
 from nasfuse.memory import is_out_of_memory, release_memory
 from nasfuse.results import Result
 from nasfuse.searching.logbook import log
@@ -133,7 +133,12 @@ class JobSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if len(self.progress.running) >= self.schedule.workers:
             return None
-        job = self.schedule.next()
+        try:
+            job = None if self.progress.broken else self.schedule.next()
+        except NasfuseError as broken:  # a proposal that is not on the disk is not trained
+            self.progress.broken = broken
+        if self.progress.broken:
+            return str(Searcher.FINISHED)
         if job is None:
             return str(Searcher.FINISHED) if self.schedule.finished else None
         self.progress.running[trial_id] = (job, 0, float("nan"))

@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.checkpoints import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasfuse.data.batches import Images, Normalisation, subset
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.errors import StorageError
-from nasfuse.files import replacing, write_text
+from nasfuse.files import write_bytes, write_text
 from nasfuse.latency import measure_latency
 from nasfuse.memory import recompute_if_needed, room
 from nasfuse.network import build, cost, thop_macs
@@ -249,8 +249,8 @@ class Evaluation:
         validation = self._images(self.task.dataset.validation)
         score = evaluate(training.network, validation, batch=batch)
         tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
-        with replacing(self.folder / f"{self.job.step.stem}.safetensors") as path:
-            save_file(tensors, path, metadata={"architecture": self.job.key})
+        weights = save(tensors, metadata={"architecture": self.job.key})
+        write_bytes(self.folder / f"{self.job.step.stem}.safetensors", weights)
         scores = {"accuracy": score.accuracy, "loss": score.loss, "train_loss": training.loss}
         if self.task.objective == "latency":
             scores["latency"] = self._latency()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from nasfuse.errors import SetupError
-from nasfuse.searching.admission import require_token
+from nasfuse.searching.admission import Listener, listening_line, own_listeners, require_token
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +71,25 @@ def test_the_file_that_the_environment_names_counts(
     with pytest.raises(SetupError, match="can read") as caught:
         require_token("10.0.0.1:6379")
     assert caught.value.where == str(path)
+
+
+def test_where_this_process_and_its_children_listen_is_said() -> None:
+    code = (
+        "import socket, sys; s = socket.create_server(('', 0)); "
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as own,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
+    ):
+        assert child.stdout is not None
+        open_to_all = int(child.stdout.readline())
+        found, port = own_listeners(), own.getsockname()[1]
+        child.communicate()
+    assert Listener(child.pid, "0.0.0.0", open_to_all) in found
+    assert Listener(os.getpid(), "127.0.0.1", port) in found
+    ours = [one for one in found if one.process == child.pid]
+    assert listening_line(ours).startswith(f"Ray listens on every interface (ports {open_to_all})")
+    both = [Listener(1, "127.0.0.1", 7), Listener(2, "127.0.0.1", 5), *ours]
+    assert "on 127.0.0.1 (ports 5, 7) and every interface (" in listening_line(both)

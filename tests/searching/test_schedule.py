@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -237,3 +238,18 @@ def test_the_same_seed_and_results_give_the_same_search(
         (tmp_path / name).mkdir()
         runs.append(run(schedule(tmp_path / name, Limits(20, None)), make_result))
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_wall_clock_that_jumps_moves_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    planned = schedule(tmp_path, Limits(None, 600.0))
+    before, wall = planned.progress.left, time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + days * 86400)
+    left = planned.progress.left
+    assert before is not None
+    assert left is not None
+    assert 0 <= before - left < 300
+    assert planned.progress.room > 300
+    assert planned.next() is not None

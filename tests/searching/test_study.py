@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nasfuse.errors import StorageError, UsageError
 from nasfuse.results import Result
@@ -72,7 +73,7 @@ def test_half_a_line_is_taken_back(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("nasfuse.results.os.fsync", full)
-    with pytest.raises(StorageError, match="cannot be recorded"):
+    with pytest.raises(StorageError, match="the disk is full"):
         study.record(make_result(1))
     monkeypatch.undo()
     study.record(make_result(2))
@@ -91,12 +92,38 @@ def test_a_damaged_line_is_named(
     assert "line 1" in caught.value.where
 
 
-def test_a_study_of_another_version_is_refused(tmp_path: Path, make_settings: MakeSettings) -> None:
+def test_a_study_of_a_newer_version_is_refused(tmp_path: Path, make_settings: MakeSettings) -> None:
     Study.create(tmp_path / "a", make_settings())
     path = tmp_path / "a" / "study.yaml"
-    path.write_text(path.read_text().replace("version: 1\n", "version: 99\n", 1))
-    with pytest.raises(StorageError, match="another version"):
+    path.write_text(path.read_text().replace("version: 1\n", "version: 99\nsparkle: 1\n", 1))
+    with pytest.raises(StorageError, match="by a newer nasfuse") as caught:
         Study.open(tmp_path / "a")
+    assert "its format is 99" in caught.value.why
+    assert caught.value.fix == "pip install --upgrade nasfuse"
+
+
+def test_a_study_of_an_older_version_opens(tmp_path: Path, make_settings: MakeSettings) -> None:
+    """Version 0.1.0 began without what has a default now."""
+    Study.create(tmp_path / "a", make_settings(trials=5, objective="params", skip_bad=2))
+    path = tmp_path / "a" / "study.yaml"
+    document = yaml.safe_load(path.read_text())
+    for name, about in Settings.model_fields.items():
+        if not about.is_required():
+            del document[name]
+    path.write_text(yaml.safe_dump(document))
+    assert Study.open(tmp_path / "a").settings == make_settings()
+
+
+@pytest.mark.parametrize("content", [b"", b"version: [", b"\0" * 400, b"version: 1\nname: a\n"])
+def test_damaged_settings_are_named(
+    tmp_path: Path, make_settings: MakeSettings, content: bytes
+) -> None:
+    study = Study.create(tmp_path / "a", make_settings())
+    (study.folder / "study.yaml").write_bytes(content)
+    with pytest.raises(StorageError, match="settings are damaged") as caught:
+        Study.open(study.folder)
+    assert "study.yaml" in caught.value.where
+    assert caught.value.exit_code == 8
 
 
 def test_a_study_serves_one_process(tmp_path: Path, make_settings: MakeSettings) -> None:
