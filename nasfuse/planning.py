@@ -22,6 +22,7 @@ from nasfuse.searching.forecast import Forecast, forecast
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.running import GPU_SHARE, Resources
 from nasfuse.searching.schedule import Limits
+from nasfuse.searching.storage import require_database, with_driver
 from nasfuse.searching.study import Settings, free_name
 from nasfuse.searching.worker import versions
 from nasfuse.space import load_space, read_space
@@ -38,6 +39,8 @@ class SearchOptions:
     `space` the name of a space or a file, `recipe` a file, `epochs` those of a full training.
     `objective` is the cost that the front weighs against accuracy: macs, params or latency, which
     is measured. `max_params` is text such as 5M.
+    `storage` is the address of a PostgreSQL database for proposals, which else are in the study's
+    folder; neither it nor `tracking_uri` may have a password.
     Without `trials` and `seconds` a search takes seven minutes; without `workers` it uses every
     core, or what the GPUs hold.
     """
@@ -59,6 +62,7 @@ class SearchOptions:
     recipe: Path | None = None
     ray_address: str | None = None
     tracking_uri: str | None = None
+    storage: str | None = None
     studies: Path = Path("studies")
 
 
@@ -85,6 +89,10 @@ def plan_search(options: SearchOptions) -> Plan:
     check_budget(space, budget, max_params)  # before the images are loaded: it takes no time
     recipe = _recipe(options)
     _check_options(options)
+    storage = with_driver(options.storage, "--storage")
+    tracking_uri = with_driver(options.tracking_uri, "--tracking-uri")
+    if storage is not None:
+        require_database(storage)
     limits = limits_of(options.trials, options.seconds)
     resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
     side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
@@ -110,7 +118,8 @@ def plan_search(options: SearchOptions) -> Plan:
         recipe=recipe if options.recipe else recipe.for_images(len(dataset.train)),
         sampler=options.sampler,
         seed=options.seed,
-        tracking_uri=_absolute_store(options.tracking_uri),
+        tracking_uri=_absolute_store(tracking_uri),
+        storage=storage,
         versions=versions(),
         trials=options.trials,
         seconds=options.seconds,

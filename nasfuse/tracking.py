@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from nasfuse.errors import StorageError
+from nasfuse.errors import StorageError, hide_passwords
 from nasfuse.results import Result, complete
 from nasfuse.summary import Row, front_rows, hypervolumes, reach
 from nasfuse.tables import markdown_table
@@ -220,7 +220,8 @@ def tracking(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = hide_passwords(first)[:200]
         raise TrackingError(f"the tracking store {what}: {reason}") from error
 
 

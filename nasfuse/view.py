@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from nasfuse.errors import hide_passwords
 from nasfuse.explaining import write_study_report
 from nasfuse.results import Result
 from nasfuse.searching.study import Settings, Study
@@ -93,7 +94,7 @@ class View:
         """Write the report and show the last state; waits until that is done."""
         write_study_report(self.study, results)
         if not self._end_thread():
-            self.problem = f"{self.uri} does not answer"
+            self.problem = f"{hide_passwords(self.uri)} does not answer"
             return
         self._sync(results)
         if self._tracker is None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
-from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -24,6 +22,7 @@ from nasfuse.network import cost
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.members import Asked, Domain
 from nasfuse.searching.samplers import make_sampler
+from nasfuse.searching.storage import Storage, answering
 from nasfuse.space import Candidate, SearchSpace
 
 # A trial's own target lies between this share of the budget and all of it, so that the front has
@@ -60,7 +59,7 @@ class Proposer:
 
     def __init__(
         self,
-        storage: Path,
+        storage: Storage,
         space: SearchSpace,
         *,
         budget: int,
@@ -68,17 +67,11 @@ class Proposer:
         seed: int,
         max_params: int | None = None,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.budget, self.sampler = space, budget, sampler
-        self.max_params = max_params
-        self.study = optuna.create_study(
-            storage=f"sqlite:///{storage.resolve()}",
-            sampler=RandomSampler(),  # never asked
-            study_name="nasfuse",
-            directions=DIRECTIONS,
-            load_if_exists=True,
-        )
-        stored = self.study.get_trials(deepcopy=False)
+        self.storage, self.max_params = storage, max_params
+        self.study = storage.open(DIRECTIONS)
+        with answering(storage.url):
+            stored = self.study.get_trials(deepcopy=False)
         # a resumed search must not draw the same numbers again
         asked = make_sampler(sampler, domain(space, budget), seed + len(stored))
         self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
@@ -94,8 +87,13 @@ class Proposer:
                 self._live.enqueue_trial(params, user_attrs={"origin": name})
 
     def unfinished(self) -> list[Proposal]:
-        """Proposals that were made and never told: what a killed search left."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        """Proposals that were made and never told: what a killed search left.
+
+        Raises:
+            StorageError: the database cannot be used; so do `propose` and `tell`.
+        """
+        with answering(self.storage.url):
+            running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [_proposal(trial) for trial in running if "key" in trial.user_attrs]
 
     @property
@@ -123,15 +121,15 @@ class Proposer:
             "key": architecture.key,
         }
         live = self._live.get_trials(deepcopy=False)[trial.number]
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=live.params,
-                distributions=live.distributions,
-                user_attrs=attributes,
-                system_attrs=live.system_attrs,  # nsga2 keeps its generations there
-            )
+        proposed = create_trial(
+            state=TrialState.RUNNING,
+            params=live.params,
+            distributions=live.distributions,
+            user_attrs=attributes,
+            system_attrs=live.system_attrs,  # nsga2 keeps its generations there
         )
+        with answering(self.storage.url):
+            self.study.add_trial(proposed)
         number, self._stored = self._stored, self._stored + 1
         self._numbers[number] = trial.number
         self.seen.add(architecture.key)
@@ -150,7 +148,8 @@ class Proposer:
         """What the first rung found, and the cost that is to be low; None for a failed trial."""
         state = TrialState.FAIL if accuracy is None else TrialState.COMPLETE
         values = None if accuracy is None else [accuracy, float(cost)]
-        self.study.tell(number, values, state=state, skip_if_finished=True)
+        with answering(self.storage.url):
+            self.study.tell(number, values, state=state, skip_if_finished=True)
         live = self._numbers[number]
         self._live.tell(live, values, state=state, skip_if_finished=True)
 
@@ -173,7 +172,7 @@ def domain(space: SearchSpace, budget: int) -> Domain:
 
 def _proposal(trial: FrozenTrial) -> Proposal:
     document = json.loads(trial.user_attrs["architecture"])
-    architecture = parse_architecture(document, where=f"trial {trial.number} of study.db")
+    architecture = parse_architecture(document, where=f"proposal {trial.number}")
     return Proposal(trial.number, trial.user_attrs["origin"], architecture)
 
 

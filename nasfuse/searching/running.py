@@ -22,6 +22,7 @@ from nasfuse.searching.schedule import (
     Schedule,
     Work,
 )
+from nasfuse.searching.storage import storage_of
 from nasfuse.searching.study import Study
 from nasfuse.searching.swapping import FixedJobs, swaps_of
 from nasfuse.searching.worker import Job, Task
@@ -52,7 +53,7 @@ def run_search(
     settings = study.settings
     progress = Progress(study, limits, study.recover())
     proposer = Proposer(
-        study.folder / "study.db",
+        storage_of(study),
         settings.search_space,
         budget=settings.budget,
         sampler=settings.sampler,

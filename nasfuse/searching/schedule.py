@@ -41,7 +41,7 @@ class Progress:
     started: float = field(default_factory=time.monotonic)
     stopping: str | None = None
     notices: list[str] = field(default_factory=list)  # what went wrong and did no lasting harm
-    broken: Exception | None = None  # what kept a result from being recorded
+    broken: Exception | None = None  # what kept a result or a proposal from being recorded
     before: int = field(init=False)  # results of earlier runs of the study
 
     def __post_init__(self) -> None:

@@ -81,7 +81,11 @@ class JobSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if len(self.progress.running) >= self.schedule.workers:
             return None
-        job = self.schedule.next()
+        try:
+            job = self.schedule.next()
+        except Exception as broken:  # Ray would show it with its own traces
+            self.progress.broken = self.progress.broken or broken
+            return str(Searcher.FINISHED)
         if job is None:
             return str(Searcher.FINISHED) if self.schedule.finished else None
         self.progress.running[trial_id] = (job, 0, float("nan"))

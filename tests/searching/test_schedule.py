@@ -10,6 +10,7 @@ from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.schedule import MAX_FAILURES_IN_A_ROW, Limits, Progress, Schedule
+from nasfuse.searching.storage import Storage
 from nasfuse.searching.study import Settings, Study
 from nasfuse.searching.worker import Job
 from nasfuse.space import read_space
@@ -41,7 +42,7 @@ def schedule(tmp_path: Path, limits: Limits) -> Schedule:
     folder = tmp_path / "a"
     study = Study.open(folder) if folder.exists() else Study.create(folder, settings)
     proposer = Proposer(
-        folder / "study.db", settings.search_space, budget=BUDGET, sampler="random", seed=3
+        Storage.file(folder / "study.db"), settings.search_space, budget=BUDGET, sampler="random", seed=3
     )
     return Schedule(Progress(study, limits, study.recover()), proposer, workers=2)
 

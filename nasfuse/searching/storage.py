@@ -1,0 +1,131 @@
+"""Where a study's proposals are kept: SQLite in its folder, or a database that a team shares.
+
+Passwords have no place in addresses, which end up in files, logs and lists of processes. The
+drivers of databases find them elsewhere: PostgreSQL's in ~/.pgpass, PGPASSFILE or PGPASSWORD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from sqlalchemy import create_engine
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from nasfuse.errors import SetupError, StorageError, UsageError, hide_passwords
+from nasfuse.searching.study import Study
+
+SCHEMES = ("postgresql://", "postgres://")
+DRIVER = "postgresql+psycopg://"  # version 3 of psycopg; without a name SQLAlchemy wants version 2
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The address of a database, and what Optuna calls the study there."""
+
+    url: str
+    study: str = "nasfuse"
+
+    @classmethod
+    def file(cls, path: Path) -> Storage:
+        """A file of SQLite for one study alone."""
+        return cls(f"sqlite:///{path.resolve()}")
+
+    def open(self, directions: tuple[optuna.study.StudyDirection, ...]) -> optuna.Study:
+        """The study, which is begun where there is none.
+
+        Raises:
+            StorageError: the database cannot be used.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        # a server may have been started again between two trials
+        options = {} if self.url.startswith("sqlite") else {"pool_pre_ping": True}
+        with answering(self.url):
+            return optuna.create_study(
+                storage=optuna.storages.RDBStorage(self.url, engine_kwargs=options),
+                sampler=optuna.samplers.RandomSampler(),  # never asked
+                study_name=self.study,
+                directions=directions,
+                load_if_exists=True,
+            )
+
+
+def storage_of(study: Study) -> Storage:
+    """Where this study's proposals are; in a shared database its identity tells it apart."""
+    settings = study.settings
+    if settings.storage is None:
+        return Storage.file(study.folder / "study.db")
+    return Storage(settings.storage, f"{settings.name} {settings.id}")
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """What the database and Optuna raise leaves as one kind of error."""
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error
+        raise StorageError(
+            "the database of the proposals cannot be used",
+            where=url,
+            why=next(iter(str(cause).splitlines()), type(cause).__name__)[:300],
+            fix="mend it, then: nasfuse resume   (nothing finished is lost)",
+        ) from error
+
+
+def with_driver(url: str | None, option: str) -> str | None:
+    """An address as it is kept: without a password, and for PostgreSQL with the driver's name.
+
+    Raises:
+        UsageError: it has a password.
+    """
+    if url is None:
+        return None
+    if hide_passwords(url) != url:
+        raise UsageError(
+            "an address must not have a password",
+            where=f"{option} {url}",
+            why="it would end up in the study's files, in logs and in the list of processes",
+            fix="leave it out; PostgreSQL takes it from ~/.pgpass, PGPASSFILE or PGPASSWORD, "
+            "MLflow from MLFLOW_TRACKING_PASSWORD",
+        )
+    for scheme in SCHEMES:
+        if url.startswith(scheme):
+            return DRIVER + url.removeprefix(scheme)
+    return url
+
+
+def require_database(url: str) -> None:
+    """Connect to a database once, and write nothing.
+
+    Raises:
+        UsageError: it is no address of PostgreSQL.
+        SetupError: the driver is missing, or the server refuses.
+    """
+    if not url.startswith(DRIVER):
+        raise UsageError(
+            "proposals are kept in PostgreSQL, or in the study's folder",
+            where=f"--storage {url}",
+            why="no other database is tested with nasfuse",
+            fix="--storage postgresql://USER@HOST/DATABASE",
+        )
+    try:
+        engine = create_engine(url)
+        engine.connect().close()
+        engine.dispose()
+    except ImportError:
+        raise SetupError(
+            "the driver of PostgreSQL is not installed",
+            where=f"--storage {url}",
+            fix="pip install 'nasfuse[postgres]'",
+        ) from None
+    except (ArgumentError, SQLAlchemyError) as error:
+        raise SetupError(
+            "the database cannot be used",
+            where=f"--storage {url}",
+            why=" ".join(str(error.__cause__ or error).split())[:300],
+            fix="createdb DATABASE on the server, and the password in ~/.pgpass",
+        ) from None
