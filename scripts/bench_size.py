@@ -255,13 +255,14 @@ class Curve:
         totals, before = self._totals(finished), self.before
         since = {name: totals[name] - before[name] for name in totals}
         count, process = since["trials"], psutil.Process()
+        proposals = self.proposals.calls[int(before["proposals"]) :]
         self.rows.append(
             {
                 "trials": finished,
                 "driver_ms": round(1000 * since["driver"] / count, 1),
                 "wall_ms": round(1000 * since["wall"] / count, 1),
                 "other_threads_ms": round(1000 * since["others"] / count, 1),
-                "proposal_ms": round(1000 * median(self.proposals.calls[int(before["proposals"]) :]), 1),
+                "proposal_ms": round(1000 * median(proposals), 1) if proposals else math.nan,
                 "memory_mb": round(process.memory_info().rss / 1e6, 1),
                 "open_files": process.num_fds(),
                 "study_db_mb": round((self.folder / "study.db").stat().st_size / 1e6, 2),
