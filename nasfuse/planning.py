@@ -89,10 +89,7 @@ def plan_search(options: SearchOptions) -> Plan:
     check_budget(space, budget, max_params)  # before the images are loaded: it takes no time
     recipe = _recipe(options)
     _check_options(options)
-    storage = with_driver(options.storage, "--storage")
-    tracking_uri = with_driver(options.tracking_uri, "--tracking-uri")
-    if storage is not None:
-        require_database(storage)
+    storage, tracking_uri = _databases(options)
     limits = limits_of(options.trials, options.seconds)
     resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
     side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
@@ -173,6 +170,23 @@ def _check_options(options: SearchOptions) -> None:
             why="a study is a folder of its own: no slashes, no dot in front",
             fix="--name my-study   and --studies for another place",
         )
+
+
+def _databases(options: SearchOptions) -> tuple[str | None, str | None]:
+    """The addresses of proposals and of MLflow's runs, as they are kept; the former answers."""
+    storage = with_driver(options.storage, "--storage")
+    tracking_uri = with_driver(options.tracking_uri, "--tracking-uri")
+    if storage is None:
+        return None, tracking_uri
+    require_database(storage)
+    if storage == tracking_uri:
+        raise UsageError(
+            "proposals and MLflow's runs need two databases",
+            where=f"--storage and --tracking-uri {storage}",
+            why="Optuna and MLflow both keep the version of their tables in one of the same name",
+            fix="createdb mlflow   and its address as --tracking-uri",
+        )
+    return storage, tracking_uri
 
 
 def _absolute_store(uri: str | None) -> str | None:
