@@ -60,7 +60,7 @@ class Progress:
     @property
     def failing(self) -> bool:
         """Whether so many jobs of this run failed in a row that it cannot be the networks."""
-        recent = self.results[self.before :][-MAX_FAILURES_IN_A_ROW:]
+        recent = self.results[max(self.before, len(self.results) - MAX_FAILURES_IN_A_ROW) :]
         return len(recent) == MAX_FAILURES_IN_A_ROW and all(r.status == "failed" for r in recent)
 
     @property
