@@ -12,9 +12,10 @@ counted. So what is left out is Ray's transport between processes.
 
 `--real` leaves nothing out: tiny networks are trained by worker processes of Ray.
 
-A row says, for the trials since the row before: what the driver took of the processor and of the
-clock, what MLflow's thread took, what a proposal took (median), and what there is in the end:
-memory, open files, and the sizes of study.db and of the table of Ray's trials.
+A row says, for the trials since the row before: milliseconds a trial that the driver took of the
+processor and that passed, what other threads of its process took (MLflow's among them), and what a
+proposal took (median); and, when so many trials are finished: the driver's memory, its open files,
+and the sizes of study.db and results.jsonl.
 """
 
 from __future__ import annotations
@@ -25,9 +26,7 @@ import itertools
 import json
 import math
 import os
-import platform
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +48,6 @@ from nasfuse.searching import proposing, running
 from nasfuse.searching.schedule import Progress
 from nasfuse.searching.worker import Job, Task, record
 
-BUDGET = "4M"
 SECONDS = 20.0  # of a simulated first rung at the whole budget
 MARKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
@@ -173,7 +171,9 @@ class InProcess:
         event()
         return True
 
-    def remove_actor(self, actor: TrackedActor, kill: bool = False, stop_future: Any = None) -> bool:
+    def remove_actor(
+        self, actor: TrackedActor, kill: bool = False, stop_future: Any = None
+    ) -> bool:
         self._live_actors_to_ray_actors_resources.pop(actor, None)
         if actor._on_stop:
             self._after(0, actor, lambda: actor._on_stop and actor._on_stop(actor))
@@ -273,10 +273,10 @@ class Curve:
 
 
 def planned(options: argparse.Namespace, studies: Path) -> Plan:
-    """A search of so many trials, whose last one is noted before promotions end."""
+    """A search of so many trials; tiny networks on small images where they are trained."""
     asked = SearchOptions(
-        BUDGET if not options.real else "1M",
-        data="sample" if not options.real else "digits",
+        "1M" if options.real else "4M",
+        data="digits" if options.real else "sample",
         trials=options.trials,
         workers=options.at_once,
         sampler=options.sampler,
@@ -290,6 +290,26 @@ def planned(options: argparse.Namespace, studies: Path) -> Plan:
     return plan._replace(settings=plan.settings.model_copy(update={"recipe": recipe}))
 
 
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """A search of so many trials: its curve, and how it ended."""
+    if not options.real:
+        running._ray = simulated_ray
+    proposals = Stopwatch(proposing.Proposer, "propose")
+    with tempfile.TemporaryDirectory() as folder:
+        plan = planned(options, Path(folder))
+        marks = [mark for mark in MARKS if mark < options.trials]
+        curve = Curve([*marks, options.trials], proposals, plan.folder)
+        began = time.monotonic()
+        outcome = api.start(plan, listen=curve)
+        return {
+            "trainings": len(outcome.progress.results),
+            "failed": sum(r.status == "failed" for r in outcome.progress.results),
+            "seconds": round(time.monotonic() - began, 1),
+            "mlflow": outcome.view_problem or "shows all",
+            "rows": curve.rows,
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--trials", type=int)
@@ -300,17 +320,19 @@ def main() -> None:
     options = parser.parse_args()
     options.trials = options.trials or (500 if options.real else 2000)
     options.at_once = options.at_once or (2 if options.real else 200)
-    if not options.real:
-        running._ray = simulated_ray
-    proposals = Stopwatch(proposing.Proposer, "propose")
-    with tempfile.TemporaryDirectory() as folder:
-        marks = [mark for mark in MARKS if mark < options.trials] + [options.trials]
-        plan = planned(options, Path(folder))
-        curve = Curve(marks, proposals, plan.folder)
-        began = time.monotonic()
-        outcome = api.start(plan, listen=curve)
-        took = time.monotonic() - began
-    print(json.dumps({"wall": took, "results": len(outcome.progress.results), "problem": outcome.view_problem, "rows": curve.rows}, indent=1))
+    load = os.getloadavg()[0]
+    found = measured(options)
+    where = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before"
+    head = {"schema_version": 1, "machine": where, "python": platform.python_version()}
+    asked = {"workers": "real" if options.real else "simulated", **vars(options)}
+    if options.json:
+        print(json.dumps({**head, "asked": asked, **found}, indent=2))
+        return
+    print(f"{where}; {options.at_once} {asked['workers']} workers, sampler {options.sampler}")
+    print("  ".join(found["rows"][0]))
+    for row in found["rows"]:
+        print("  ".join(f"{value:>{len(name)}}" for name, value in row.items()))
+    print(", ".join(f"{name} {value}" for name, value in found.items() if name != "rows"))
 
 
 if __name__ == "__main__":

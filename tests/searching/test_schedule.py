@@ -42,7 +42,11 @@ def schedule(tmp_path: Path, limits: Limits) -> Schedule:
     folder = tmp_path / "a"
     study = Study.open(folder) if folder.exists() else Study.create(folder, settings)
     proposer = Proposer(
-        Storage.file(folder / "study.db"), settings.search_space, budget=BUDGET, sampler="random", seed=3
+        Storage.file(folder / "study.db"),
+        settings.search_space,
+        budget=BUDGET,
+        sampler="random",
+        seed=3,
     )
     return Schedule(Progress(study, limits, study.recover()), proposer, workers=2)
 
