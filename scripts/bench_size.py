@@ -26,6 +26,7 @@ import itertools
 import json
 import math
 import os
+import platform
 import random
 import tempfile
 import time
@@ -42,6 +43,7 @@ import ray
 from ray.air.execution._internal.tracked_actor import TrackedActor
 
 from nasfuse import api
+from nasfuse.network import cost
 from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.searching import proposing, running
@@ -108,7 +110,7 @@ class Pretended:
         return 1.0 / self.at
 
     def finish(self) -> Any:
-        price = proposing.cost(self.job.architecture).macs
+        price = cost(self.job.architecture).macs
         accuracy = 0.5 + 0.04 * math.log10(price) + 0.02 * self.job.rung
         accuracy += self.random.gauss(0, 0.01)
         spent = {"seconds": self.seconds, "cpu_seconds": self.seconds}
@@ -213,8 +215,11 @@ def simulated_ray(resources: running.Resources) -> Iterator[tuple[int, float]]:
 
     from nasfuse.searching import tuning
 
-    tune_controller.RayActorManager = InProcess
-    tuning.Evaluation = Pretended  # type: ignore[misc,assignment]
+    for module, name, stand_in in (
+        (tune_controller, "RayActorManager", InProcess),
+        (tuning, "Evaluation", Pretended),
+    ):
+        setattr(module, name, stand_in)
     try:
         yield resources.workers or 1, 0.0
     finally:
