@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from nasfuse.errors import StorageError
 from nasfuse.finals import REPEATS, finalists
 from nasfuse.results import Result
 from nasfuse.searching.proposing import Proposer
@@ -91,13 +92,19 @@ class Work(Protocol):
 
 
 class Schedule:
-    """What to train next: unfinished work, promotions, new proposals, and the finals."""
+    """What to train next: unfinished work, promotions, new proposals, and the finals.
+
+    Raises:
+        StorageError: there are results, and the database knows of no proposal.
+    """
 
     def __init__(self, progress: Progress, proposer: Proposer, workers: int) -> None:
         self.progress, self.proposer, self.workers = progress, proposer, workers
         settings = progress.study.settings
         self.ladder = Ladder(settings.recipe, budget=settings.budget)
         done = {result.step: result for result in progress.results}
+        if done and not proposer.proposed:
+            raise _nothing_proposed(progress, proposer.storage.url)
         self.waiting: list[Job] = []
         for proposal in proposer.unfinished():
             job = Job(proposal.number, proposal.origin, 0, proposal.architecture)
@@ -207,3 +214,14 @@ class Schedule:
         again = [self.ladder.seconds_again(r) for r in finalists(results, self.ladder.recipe.top)]
         finals = min(REPEATS * sum(again) / self.workers, FINALS_SHARE * limit)
         return min(max(promotions + finals, FINAL_SHARE * limit), LONGEST_END * limit)
+
+
+def _nothing_proposed(progress: Progress, url: str) -> StorageError:
+    """Going on would give new networks the numbers of those that were trained."""
+    count = len({result.key for result in progress.results})
+    return StorageError(
+        "the proposals of this study are gone",
+        where=url,
+        why=f"its results are those of {count} networks, and the database knows of none",
+        fix="bring the database back from a backup; the results can be looked at and exported",
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nasfuse.errors import StorageError
 from nasfuse.finals import verdict
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
@@ -104,6 +105,16 @@ def test_a_resumed_schedule_repeats_and_forgets_nothing(
     assert sum(job.rung == 0 for job in done) == 10
 
 
+def test_results_without_their_proposals_are_not_gone_on_with(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    run(schedule(tmp_path, Limits(trials=2, seconds=None)), make_result)
+    (tmp_path / "a" / "study.db").unlink()
+    with pytest.raises(StorageError, match="are gone") as caught:
+        schedule(tmp_path, Limits(trials=4, seconds=None))
+    assert "2 networks" in caught.value.why
+
+
 def test_a_result_that_optuna_was_not_told_is_told_on_resume(
     tmp_path: Path, make_result: MakeResult
 ) -> None:
@@ -167,6 +178,7 @@ def test_a_resumed_search_does_not_count_failures_of_the_one_before(
     tmp_path: Path, make_result: MakeResult
 ) -> None:
     first = schedule(tmp_path, Limits(20, None))
+    assert first.next() is not None
     for number in range(8):
         failed = make_result(number, status="failed", accuracy=None, cause="a full disk")
         first.progress.study.record(failed)
