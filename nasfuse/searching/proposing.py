@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasfuse.architecture import Architecture, parse_architecture
@@ -22,7 +21,7 @@ from nasfuse.network import cost
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.members import Asked, Domain
 from nasfuse.searching.samplers import make_sampler
-from nasfuse.searching.storage import Storage, answering
+from nasfuse.searching.storage import DIRECTIONS, Storage
 from nasfuse.space import Candidate, SearchSpace
 
 # A trial's own target lies between this share of the budget and all of it, so that the front has
@@ -31,7 +30,6 @@ SMALLEST_SHARE = 1 / 64
 SHARE = "share"
 MAX_DUPLICATES = 100
 SAMPLES = 64  # members of a space that are asked what it can be scaled to
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 UNLIMITED = 10**18  # MACs, more than any network of any space can be scaled to
 
 
@@ -68,16 +66,14 @@ class Proposer:
         max_params: int | None = None,
     ) -> None:
         self.space, self.budget, self.sampler = space, budget, sampler
-        self.storage, self.max_params = storage, max_params
-        self.study = storage.open(DIRECTIONS)
-        with answering(storage.url):
-            stored = self.study.get_trials(deepcopy=False)
+        self.max_params = max_params
+        self.kept = storage.open()
+        stored = self.kept.all()
         # a resumed search must not draw the same numbers again
         asked = make_sampler(sampler, domain(space, budget), seed + len(stored))
         self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
         proposed = [trial for trial in stored if "key" in trial.user_attrs]
         self._live.add_trials(proposed)
-        self._stored = len(stored)
         self._numbers = {trial.number: live for live, trial in enumerate(proposed)}
         self.seen = {trial.user_attrs["key"] for trial in proposed}
         known = {trial.user_attrs["origin"] for trial in proposed}
@@ -92,8 +88,7 @@ class Proposer:
         Raises:
             StorageError: the database cannot be used; so do `propose` and `tell`.
         """
-        with answering(self.storage.url):
-            running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        running = [trial for trial in self.kept.all() if trial.state == TrialState.RUNNING]
         return [_proposal(trial) for trial in running if "key" in trial.user_attrs]
 
     @property
@@ -128,9 +123,7 @@ class Proposer:
             user_attrs=attributes,
             system_attrs=live.system_attrs,  # nsga2 keeps its generations there
         )
-        with answering(self.storage.url):
-            self.study.add_trial(proposed)
-        number, self._stored = self._stored, self._stored + 1
+        number = self.kept.add(proposed)
         self._numbers[number] = trial.number
         self.seen.add(architecture.key)
         return Proposal(number, origin, architecture)
@@ -148,8 +141,7 @@ class Proposer:
         """What the first rung found, and the cost that is to be low; None for a failed trial."""
         state = TrialState.FAIL if accuracy is None else TrialState.COMPLETE
         values = None if accuracy is None else [accuracy, float(cost)]
-        with answering(self.storage.url):
-            self.study.tell(number, values, state=state, skip_if_finished=True)
+        self.kept.finish(number, state, values)
         live = self._numbers[number]
         self._live.tell(live, values, state=state, skip_if_finished=True)
 

@@ -155,6 +155,8 @@ _ENVIRONMENT = {
     # Ray's monitor would end the whole run, not only the worker that takes too much
     "RAY_memory_monitor_refresh_ms": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # seconds between two copies of all that Ray knows, to go on from: the study has that
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "OMP_NUM_THREADS": "1",

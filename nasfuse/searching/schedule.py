@@ -104,7 +104,7 @@ class Schedule:
         self.ladder = Ladder(settings.recipe, budget=settings.budget)
         done = {result.step: result for result in progress.results}
         if done and not proposer.proposed:
-            raise _nothing_proposed(progress, proposer.storage.url)
+            raise _nothing_proposed(progress, proposer.kept.url)
         self.waiting: list[Job] = []
         for proposal in proposer.unfinished():
             job = Job(proposal.number, proposal.origin, 0, proposal.architecture)

@@ -7,11 +7,14 @@ drivers of databases find them elsewhere: PostgreSQL's in ~/.pgpass, PGPASSFILE 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -19,6 +22,7 @@ from nasfuse.errors import SetupError, StorageError, UsageError, hide_passwords
 from nasfuse.searching.study import Study
 
 SCHEMES = ("postgresql://", "postgres://")
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, cost
 DRIVER = "postgresql+psycopg://"  # version 3 of psycopg; without a name SQLAlchemy wants version 2
 
 
@@ -34,23 +38,54 @@ class Storage:
         """A file of SQLite for one study alone."""
         return cls(f"sqlite:///{path.resolve()}")
 
-    def open(self, directions: tuple[optuna.study.StudyDirection, ...]) -> optuna.Study:
-        """The study, which is begun where there is none.
+    def open(self) -> Proposals:
+        """The study's proposals; where it is not there yet, it is begun.
 
         Raises:
-            StorageError: the database cannot be used.
+            StorageError: the database cannot be used; so do all methods of what is returned.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         # a server may have been started again between two trials
         options = {} if self.url.startswith("sqlite") else {"pool_pre_ping": True}
         with answering(self.url):
-            return optuna.create_study(
-                storage=optuna.storages.RDBStorage(self.url, engine_kwargs=options),
-                sampler=optuna.samplers.RandomSampler(),  # never asked
-                study_name=self.study,
-                directions=directions,
-                load_if_exists=True,
-            )
+            database = RDBStorage(self.url, engine_kwargs=options)
+            try:
+                number = database.create_new_study(DIRECTIONS, self.study)
+            except optuna.exceptions.DuplicatedStudyError:
+                number = database.get_study_id_from_name(self.study)
+        return Proposals(self.url, database, number)
+
+
+class Proposals:
+    """All that were proposed in a study, as Optuna keeps trials.
+
+    Without an Optuna study over it, which would hold a copy of every trial in memory.
+    """
+
+    def __init__(self, url: str, database: RDBStorage, study: int) -> None:
+        self.url, self._database, self._study = url, database, study
+        self._ids = {trial.number: trial._trial_id for trial in self.all()}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def all(self) -> list[FrozenTrial]:
+        """Every trial, in order."""
+        with answering(self.url):
+            trials = self._database.get_all_trials(self._study, deepcopy=False)
+        return sorted(trials, key=lambda trial: trial.number)
+
+    def add(self, trial: FrozenTrial) -> int:
+        """Keep a new one, in one write; returns its number."""
+        number = len(self)
+        with answering(self.url):
+            self._ids[number] = self._database.create_new_trial(self._study, trial)
+        return number
+
+    def finish(self, number: int, state: TrialState, values: list[float] | None) -> None:
+        """Keep what came of one, once: the first word counts."""
+        with answering(self.url), suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._database.set_trial_state_values(self._ids[number], state, values)
 
 
 def storage_of(study: Study) -> Storage:

@@ -180,6 +180,7 @@ class Forgetting(tune.Callback):  # type: ignore[misc]
         kept.metric_analysis.clear()
         kept.metric_n_steps.clear()
         kept.last_result = {"done": True}
+        trial._default_result_or_future = None  # an object of Ray's, kept for it
 
 
 def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:

@@ -81,7 +81,7 @@ def test_a_server_that_is_not_there_is_said_before_anything_starts(tmp_path: Pat
         require_database(address)
     assert str(tmp_path) in caught.value.why
     with pytest.raises(StorageError) as broken:
-        Storage(address).open((optuna.study.StudyDirection.MAXIMIZE,))
+        Storage(address).open()
     assert broken.value.exit_code == 8
 
 
