@@ -5,6 +5,15 @@ Anything else that is raised is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import re
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*(?=@)|([?&](?:ssl)?password=)[^&\s]+", re.IGNORECASE)
+
+
+def hide_passwords(text: str) -> str:
+    """The text with *** for every password in an address, such as that of a database."""
+    return _PASSWORD.sub(lambda found: (found[1] or found[2]) + "***", text)
+
 
 class NasfuseError(Exception):
     """What went wrong, where, why (with numbers) and a remedy that can be pasted.
@@ -16,8 +25,8 @@ class NasfuseError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "") -> None:
-        super().__init__(what)
-        self.what, self.where, self.why, self.fix = what, where, why, fix
+        super().__init__(hide_passwords(what))
+        self.what, self.where, self.why, self.fix = map(hide_passwords, (what, where, why, fix))
 
     def __str__(self) -> str:
         parts = (("where", self.where), ("why", self.why), ("fix", self.fix))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from sys import intern
 from typing import Any, Protocol
 
 from nasfuse.errors import DocumentError
@@ -80,7 +81,7 @@ def fill(node: Any, trial: Trial, path: str) -> Any:
 def _fill_mapping(node: Mapping[str, Any], trial: Trial, path: str) -> dict[str, Any]:
     filled: dict[str, Any] = {}
     for name, value in node.items():
-        where = f"{path}.{name}".lstrip(".")
+        where = intern(f"{path}.{name}".lstrip("."))  # thousands of trials keep these names
         if isinstance(value, When):
             if not value.values & labels(filled[value.neighbour]):
                 continue
@@ -88,7 +89,7 @@ def _fill_mapping(node: Mapping[str, Any], trial: Trial, path: str) -> dict[str,
         if isinstance(value, Choice) and value.each:
             single = replace(value, each=False)
             skips = range(filled["depth"])
-            filled[name] = [fill(single, trial, f"{where}.{index}") for index in skips]
+            filled[name] = [fill(single, trial, intern(f"{where}.{index}")) for index in skips]
         else:
             filled[name] = fill(value, trial, where)
     return filled

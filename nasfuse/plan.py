@@ -119,7 +119,7 @@ def _image(architecture: Architecture) -> Shape:
 
 
 # fitting a network to a budget changes one stage at a time
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 8)
 def _priced(stage: Stage, shape: Shape, activation: str) -> tuple[Shape, Cost]:
     layers = list(_stage(stage, "", shape, ACTIVATIONS[activation]))
     return layers[-1].shape, sum((layer.cost for layer in layers), NOTHING)
@@ -140,7 +140,7 @@ def settings(gene: Gene, *without: str) -> dict[str, Any]:
     return dict(_settings(gene, without))
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 10)
 def _settings(gene: Gene, without: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
     left_out = {"kind", *without}
     return tuple((name, v) for name, v in gene if v is not None and name not in left_out)
@@ -255,8 +255,9 @@ class _Site(NamedTuple):
         return BLOCKS[self.block.kind].order
 
 
-# fitting a network to a budget prices the same block again and again
-@lru_cache(maxsize=1 << 16)
+# fitting a network to a budget prices the same block again and again; larger ones fill in a search
+# of hundreds of networks with what no other network has, and are no faster
+@lru_cache(maxsize=1 << 10)
 def _block(site: _Site) -> Layer:
     """One block and its skip, without a name."""
     shape, join, activation = site.shape, site.join, site.activation

@@ -24,6 +24,7 @@ from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.running import GPU_SHARE, Resources
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.sharing import Sharing, share_gpus
+from nasfuse.searching.storage import require_database, with_driver
 from nasfuse.searching.study import Settings, free_name
 from nasfuse.searching.worker import versions
 from nasfuse.space import load_space, read_space
@@ -41,6 +42,8 @@ class SearchOptions:
     `space` the name of a space or a file, `recipe` a file, `epochs` those of a full training.
     `objective` is the cost that the front weighs against accuracy: macs, params or latency, which
     is measured. `max_params` is text such as 5M.
+    `storage` is the address of a PostgreSQL database for proposals, which else are in the study's
+    folder; neither it nor `tracking_uri` may have a password.
     Without `trials` and `seconds` a search takes seven minutes; without `workers` it uses every
     core, or what the GPUs hold.
     """
@@ -62,6 +65,7 @@ class SearchOptions:
     recipe: Path | None = None
     ray_address: str | None = None
     tracking_uri: str | None = None
+    storage: str | None = None
     studies: Path = Path("studies")
 
 
@@ -89,6 +93,7 @@ def plan_search(options: SearchOptions) -> Plan:
     check_budget(space, budget, max_params)  # before the images are loaded: it takes no time
     recipe = _recipe(options)
     _check_options(options)
+    storage, tracking_uri = _databases(options)
     limits = limits_of(options.trials, options.seconds)
     resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
     side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
@@ -114,7 +119,8 @@ def plan_search(options: SearchOptions) -> Plan:
         recipe=recipe if options.recipe else recipe.for_images(len(dataset.train)),
         sampler=options.sampler,
         seed=options.seed,
-        tracking_uri=_absolute_store(options.tracking_uri),
+        tracking_uri=_absolute_store(tracking_uri),
+        storage=storage,
         versions=versions(),
         trials=options.trials,
         seconds=options.seconds,
@@ -201,6 +207,23 @@ def _check_options(options: SearchOptions) -> None:
             why="a study is a folder of its own: no slashes, no dot in front",
             fix="--name my-study   and --studies for another place",
         )
+
+
+def _databases(options: SearchOptions) -> tuple[str | None, str | None]:
+    """The addresses of proposals and of MLflow's runs, as they are kept; the former answers."""
+    storage = with_driver(options.storage, "--storage")
+    tracking_uri = with_driver(options.tracking_uri, "--tracking-uri")
+    if storage is None:
+        return None, tracking_uri
+    require_database(storage)
+    if storage == tracking_uri:
+        raise UsageError(
+            "proposals and MLflow's runs need two databases",
+            where=f"--storage and --tracking-uri {storage}",
+            why="Optuna and MLflow both keep the version of their tables in one of the same name",
+            fix="createdb mlflow   and its address as --tracking-uri",
+        )
+    return storage, tracking_uri
 
 
 def _absolute_store(uri: str | None) -> str | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from nasfuse.errors import StorageError
+from nasfuse.errors import StorageError, hide_passwords
 from nasfuse.results import Result, complete
 from nasfuse.summary import Row, front_rows, hypervolumes, reach
 from nasfuse.tables import markdown_table
@@ -94,10 +94,18 @@ class Tracker:
         steps = max((metric.step for metric in history), default=0)
         return cls(client, experiment.experiment_id, parent, known, steps, begun.status)
 
-    def sync(self, results: Sequence[Result], final_rung: int, budget: int) -> None:
+    def sync(
+        self,
+        results: Sequence[Result],
+        final_rung: int,
+        budget: int,
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Log what is new or has changed since; the same results again change nothing.
 
-        Only accuracies of `final_rung` become the metric `accuracy`; `budget` in MACs.
+        Only accuracies of `final_rung` become the metric `accuracy`; `budget` in MACs. Once
+        `stopped` it does no more: the next call goes on.
 
         Raises:
             TrackingError: the next call goes on where this one stopped.
@@ -113,6 +121,8 @@ class Tracker:
         ]
         with tracking("did not take the results"):
             for run in runs:
+                if stopped():
+                    return
                 self._write(run)
             new = [("hypervolume", metric) for metric in history[self.volumes :]]
             _log(self.client, self.parent_id, new, params={}, tags={})
@@ -220,7 +230,8 @@ def tracking(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = hide_passwords(first)[:200]
         raise TrackingError(f"the tracking store {what}: {reason}") from error
 
 

@@ -6,13 +6,13 @@ search; what could not be shown is said at the end and shown by the next run.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from nasfuse.errors import hide_passwords
 from nasfuse.explaining import write_study_report
 from nasfuse.results import Result
 from nasfuse.searching.study import Settings, Study
@@ -37,9 +37,9 @@ class View:
         self.study, self.uri = study, uri
         self.problem: str | None = None
         self._tracker: Tracker | None = None
-        self._newest: queue.SimpleQueue[list[Result] | None] = queue.SimpleQueue()
+        self._newest: Sequence[Result] = ()
         self._seen = -1
-        self._ending = threading.Event()
+        self._changed, self._ending = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="view", daemon=True)
 
     def __enter__(self) -> View:
@@ -57,34 +57,33 @@ class View:
     def _end_thread(self) -> bool:
         """Whether the thread has ended; a store that hangs must not hang the search's end."""
         self._ending.set()
-        self._newest.put(None)
+        self._changed.set()
         self._thread.join(timeout=60)
         return not self._thread.is_alive()
 
     def update(self, results: Sequence[Result]) -> None:
-        """Show these results soon; returns at once."""
+        """Show these results soon, and what is added to them until then; returns at once."""
         if len(results) != self._seen:
-            self._seen = len(results)
-            self._newest.put(list(results))
+            self._seen, self._newest = len(results), results
+            self._changed.set()
 
     def _follow(self) -> None:
-        while (results := self._newest.get()) is not None:
-            while not self._newest.empty():  # only the newest state is worth writing
-                newer = self._newest.get()
-                if newer is None:
-                    return
-                results = newer
+        while self._changed.wait() and not self._ending.is_set():
+            self._changed.clear()
             began = time.monotonic()
-            self._sync(results)
+            self._sync(list(self._newest))
             if self._ending.wait(REST * (time.monotonic() - began)):
                 return
 
-    def _sync(self, results: list[Result]) -> None:
+    def _sync(self, results: list[Result], *, whole: bool = False) -> None:
+        """Until the end comes, which a long sync must not hold up; or the `whole` of it."""
+        stopped = (lambda: False) if whole else self._ending.is_set
         settings = self.study.settings
         try:
             if self._tracker is None:
                 self._tracker = _tracker(self.study, self.uri)
-            self._tracker.sync(results, final_rung=settings.recipe.top, budget=settings.budget)
+            top, budget = settings.recipe.top, settings.budget
+            self._tracker.sync(results, final_rung=top, budget=budget, stopped=stopped)
             self.problem = None
         except TrackingError as error:
             self.problem = str(error)
@@ -93,9 +92,9 @@ class View:
         """Write the report and show the last state; waits until that is done."""
         write_study_report(self.study, results)
         if not self._end_thread():
-            self.problem = f"{self.uri} does not answer"
+            self.problem = f"{hide_passwords(self.uri)} does not answer"
             return
-        self._sync(results)
+        self._sync(results, whole=True)
         if self._tracker is None:
             return
         try:

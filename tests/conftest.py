@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -190,3 +194,69 @@ def randomised() -> Callable[[Architecture], torch.nn.Module]:
         return network
 
     return make
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A server of PostgreSQL that listens in a folder and on no port."""
+
+    folder: Path
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://nasfuse@/{database}?host={self.folder}"
+
+    def create(self, template: str = "template0") -> str:
+        """The name of a new database, a copy of the template; who uses that is thrown out."""
+        import psycopg
+
+        name = f"test_{secrets.token_hex(6)}"
+        where = {"host": str(self.folder), "user": "nasfuse", "dbname": "postgres"}
+        with psycopg.connect(**where, autocommit=True) as connection:  # type: ignore[arg-type]
+            others = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
+            connection.execute(others, (template,))
+            connection.execute(f"create database {name} template {template}".encode())
+        return name
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real server for this session, which asks for a password; skips where it is not installed.
+
+    It refuses to run as root, and another user could not reach pytest's folders.
+    """
+    programs = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    found = shutil.which("pg_ctl", path=os.pathsep.join([*map(str, programs), os.environ["PATH"]]))
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
+    pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed")
+    owner = None
+    if os.getuid() == 0:
+        owner = "postgres" if "postgres" in {user.pw_name for user in pwd.getpwall()} else "nobody"
+    with tempfile.TemporaryDirectory(prefix="nasfuse-pg-") as name:
+        folder, password = Path(name), secrets.token_hex(16)
+        (folder / "password").write_text(password)
+        (folder / "pgpass").write_text(f"*:*:*:nasfuse:{password}\n")
+        (folder / "pgpass").chmod(0o600)
+        if owner:
+            shutil.chown(folder, owner)
+            shutil.chown(folder / "password", owner)
+
+        def control(*arguments: str) -> None:
+            command = [found, "-D", str(folder / "data"), "-s", "-w", *arguments]
+            run = subprocess.run(
+                command, user=owner, cwd=folder, capture_output=True, text=True, check=False
+            )
+            log = folder / "log"
+            said = log.read_text() if log.exists() else ""
+            assert run.returncode == 0, run.stderr + said
+
+        begin = f"-A scram-sha-256 -U nasfuse --pwfile={folder}/password -N -E UTF8 --locale=C"
+        control("init", "-o", begin)
+        quick = f"-k {folder} -c listen_addresses= -c fsync=off -c max_connections=200"
+        control("-l", str(folder / "log"), "-o", quick, "start")
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("PGPASSFILE", str(folder / "pgpass"))
+                yield Postgres(folder)
+        finally:
+            control("-m", "immediate", "stop")

@@ -63,6 +63,7 @@ HOMES = {
     "ray": {"searching"},
     "rich": {"screens", "terminal", "fusion_screens", "training_screen"},
     "scipy": {"effects", "finals"},
+    "sqlalchemy": {"searching"},
     "safetensors": {"searching", "exporting", "full_training"},
     "sklearn": {"data"},
     "thop": {"network"},

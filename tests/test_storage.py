@@ -29,7 +29,9 @@ from nasfuse.files import free_space, write_text
 from nasfuse.planning import SearchOptions, plan_search
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.results import Result, read_results
+from nasfuse.searching.database import Database
 from nasfuse.searching.proposing import Proposer
+from nasfuse.searching.storage import Storage
 from nasfuse.searching.study import Settings, Study
 from nasfuse.searching.worker import Evaluation, Job, Task
 from nasfuse.space import load_space
@@ -123,14 +125,16 @@ def test_a_database_on_a_full_disk_keeps_what_it_has(disk: Any) -> None:
 
     def open_() -> Proposer:
         space = load_space("fusions")
-        return Proposer(folder / "study.db", space, budget=1_000_000, sampler="random", seed=0)
+        return Proposer(
+            Storage(folder / "study.db"), space, budget=1_000_000, sampler="random", seed=0
+        )
 
     refused(open_, disk)
     proposer = open_()
     refused(proposer.propose, disk)
     first = proposer.unfinished()[0]
     refused(lambda: proposer.tell(first.number, accuracy=0.5, cost=1.0), disk)
-    refused(proposer.database.back_up, disk)
+    refused(Database(folder / "study.db").back_up, disk)
     refused(open_, disk)
     again = open_()
     assert again.proposed == proposer.proposed

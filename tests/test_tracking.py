@@ -31,17 +31,35 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "mlflow.db"
 
 
-@pytest.fixture
-def open_tracker(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="session")
+def empty_database(postgres: Any) -> str:
+    """The name of a migrated database to copy."""
+    name: str = postgres.create()
+    Tracker.open(postgres.url(name), artifacts=None, study="other", identity="other", settings={})
+    return name
+
+
+@pytest.fixture(params=["file", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a store that has another study's run."""
     studies = tmp_path / "my studies"
     studies.mkdir()
-    shutil.copy(empty_store, studies)
+    if request.param == "file":
+        shutil.copy(request.getfixturevalue("empty_store"), studies)
+        return local_uri(studies)
+    server, template = map(request.getfixturevalue, ("postgres", "empty_database"))
+    return str(server.url(server.create(template)))
+
+
+@pytest.fixture
+def open_tracker(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+    monkeypatch.chdir(tmp_path)
+    studies = tmp_path / "my studies"
 
     def open_tracker() -> Tracker:
         artifacts, settings = studies / "mlartifacts", {"budget": "100M"}
         return Tracker.open(
-            local_uri(studies),
+            store,
             artifacts=artifacts,
             study="demo",
             identity="demo",
@@ -169,28 +187,26 @@ def test_a_long_front_is_cut_to_what_a_note_holds(
     assert "| 99 |" in note  # the most accurate stays
 
 
-def test_changed_settings_are_told(open_tracker: Open, tmp_path: Path) -> None:
+def test_changed_settings_are_told(open_tracker: Open, store: str) -> None:
     tracker = open_tracker()
     tracker.close("KILLED")
-    uri = local_uri(tmp_path / "my studies")
     again = Tracker.open(
-        uri, artifacts=None, study="demo", identity="demo", settings={"budget": "200M"}
+        store, artifacts=None, study="demo", identity="demo", settings={"budget": "200M"}
     )
     run = again.client.get_run(again.parent_id)
     assert run.info.status == "RUNNING"
     assert run.data.tags["nasfuse.now.budget"] == "200M"
 
 
-def test_studies_of_one_name_are_kept_apart(open_tracker: Open, tmp_path: Path) -> None:
+def test_studies_of_one_name_are_kept_apart(open_tracker: Open, store: str) -> None:
     """The folder of the first was removed, say, and its name taken again."""
     first = open_tracker()
-    uri = local_uri(tmp_path / "my studies")
-    second = Tracker.open(uri, artifacts=None, study="demo", identity="feed1234", settings={})
+    second = Tracker.open(store, artifacts=None, study="demo", identity="feed1234", settings={})
     assert second.experiment_id != first.experiment_id
     assert second.parent_id != first.parent_id
     name = second.client.get_experiment(second.experiment_id).name
     assert name == "nasfuse/demo feed12"
-    assert study_addresses("", uri, "demo", "feed1234").front.startswith(
+    assert study_addresses("", store, "demo", "feed1234").front.startswith(
         f"/#/experiments/{second.experiment_id}/"
     )
 
@@ -228,10 +244,10 @@ def test_looking_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_study(open_tracker: Open, tmp_path: Path) -> None:
+def test_an_unknown_study(open_tracker: Open, store: str) -> None:
     open_tracker()
     with pytest.raises(StorageError, match="'nothing' has not been tracked"):
-        study_addresses("", local_uri(tmp_path / "my studies"), "nothing", "nothing")
+        study_addresses("", store, "nothing", "nothing")
 
 
 def test_a_server_that_cannot_start(tmp_path: Path) -> None:

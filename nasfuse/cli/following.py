@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nasfuse.cli.options import STUDIES, Json, Studies, StudyName
+from nasfuse.errors import hide_passwords
 
 
 def status(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = False) -> None:
@@ -51,7 +52,7 @@ def sync(study: StudyName = None, studies: Studies = STUDIES, as_json: Json = Fa
 
     found = find_study(studies, study)
     runs = show(found)
-    name, uri = found.settings.name, tracking_uri(found)
+    name, uri = found.settings.name, hide_passwords(tracking_uri(found))
     if as_json:
         print_json({"schema_version": 1, "study": name, "runs": runs, "tracking_uri": uri})
     else:

@@ -74,6 +74,13 @@ def search(
     recipe: Annotated[Path | None, typer.Option(help="YAML file with how to train.")] = None,
     ray_address: RayAddress = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server or store.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            envvar="NASFUSE_STORAGE",
+            help="PostgreSQL for proposals.  [default: a file in the study's folder]",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     studies: Studies = STUDIES,
     quiet: Quiet = False,
@@ -112,6 +119,7 @@ def search(
         recipe=recipe,
         ray_address=ray_address,
         tracking_uri=tracking_uri,
+        storage=storage,
         studies=studies,
     )
     console = make_console(as_json)

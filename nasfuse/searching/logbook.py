@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nasfuse.errors import hide_passwords
+
 NAMES = ("nasfuse", "ray", "ray.tune", "optuna", "mlflow", "alembic", "py.warnings")
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 log = logging.getLogger("nasfuse")
@@ -21,12 +23,19 @@ class _Log(logging.FileHandler):
         """Leave the line out: whatever else is written says what is wrong with the disk."""
 
 
+class _Formatter(logging.Formatter):
+    """Without the passwords of addresses, which others put into their messages and traces."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hide_passwords(super().format(record))
+
+
 @contextmanager
 def logbook(path: Path) -> Iterator[None]:
     """Write these libraries' logs and Python's warnings to a file; an error with its traceback."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     handler = _Log(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(_Formatter(_FORMAT))
     loggers = [logging.getLogger(name) for name in NAMES]
     before = [(logger.handlers[:], logger.propagate) for logger in loggers]
     logging.captureWarnings(True)

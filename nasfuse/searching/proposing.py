@@ -9,11 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
-from optuna.samplers import RandomSampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasfuse.architecture import Architecture, parse_architecture
@@ -23,9 +20,9 @@ from nasfuse.holes import Value, fill
 from nasfuse.network import cost
 from nasfuse.results import Result
 from nasfuse.scaling import fit_to_budget
-from nasfuse.searching.database import Database
 from nasfuse.searching.members import Asked, Domain
 from nasfuse.searching.samplers import make_sampler
+from nasfuse.searching.storage import DIRECTIONS, Storage
 from nasfuse.space import Candidate, SearchSpace
 
 # A trial's own target lies between this share of the budget and all of it, so that the front has
@@ -34,7 +31,6 @@ SMALLEST_SHARE = 1 / 64
 SHARE = "share"
 MAX_DUPLICATES = 100
 SAMPLES = 64  # members of a space that are asked what it can be scaled to
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 UNLIMITED = 10**18  # MACs, more than any network of any space can be scaled to
 
 
@@ -62,7 +58,7 @@ class Proposer:
 
     def __init__(
         self,
-        storage: Path,
+        storage: Storage,
         space: SearchSpace,
         *,
         budget: int,
@@ -70,27 +66,16 @@ class Proposer:
         seed: int,
         max_params: int | None = None,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.budget, self.sampler = space, budget, sampler
         self.max_params = max_params
-        self.database = Database(storage)
-        opened = self.database.open()
-        with self.database.using():
-            self.study = optuna.create_study(
-                storage=opened,
-                sampler=RandomSampler(),  # never asked
-                study_name="nasfuse",
-                directions=DIRECTIONS,
-                load_if_exists=True,
-            )
-            stored = self.study.get_trials(deepcopy=False)
+        self.kept = storage.open()
+        stored = self.kept.all()
         # a resumed search must not draw the same numbers again
         asked = make_sampler(sampler, domain(space, budget), seed + len(stored))
         self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
         proposed = [trial for trial in stored if "key" in trial.user_attrs]
         told = [trial for trial in proposed if trial.params]
         self._live.add_trials(told)
-        self._stored = len(stored)
         self._numbers = {trial.number: live for live, trial in enumerate(told)}
         self.seen = {trial.user_attrs["key"] for trial in proposed}
         known = {trial.user_attrs["origin"] for trial in proposed}
@@ -100,8 +85,12 @@ class Proposer:
                 self._live.enqueue_trial(params, user_attrs={"origin": name})
 
     def unfinished(self) -> list[Proposal]:
-        """Proposals that were made and never told: what a killed search left."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        """Proposals that were made and never told: what a killed search left.
+
+        Raises:
+            StorageError: the database cannot be used; so do `propose` and `tell`.
+        """
+        running = [trial for trial in self.kept.all() if trial.state == TrialState.RUNNING]
         return [_proposal(trial) for trial in running if "key" in trial.user_attrs]
 
     def catch_up(self, results: Iterable[Result]) -> None:
@@ -111,10 +100,8 @@ class Proposer:
         sampler learns from them.
         """
         first = {r.number: r for r in results if r.rung == 0 and r.key not in self.seen}
-        for number in range(self._stored, max(first, default=-1) + 1):
-            with self.database.using():
-                self.study.add_trial(_lost(first.get(number)))
-            self._stored += 1
+        for number in range(len(self.kept), max(first, default=-1) + 1):
+            self.kept.add(_lost(first.get(number)))
         self.seen.update(result.key for result in first.values())
 
     @property
@@ -142,16 +129,14 @@ class Proposer:
             "key": architecture.key,
         }
         live = self._live.get_trials(deepcopy=False)[trial.number]
-        record = create_trial(
+        proposed = create_trial(
             state=TrialState.RUNNING,
             params=live.params,
             distributions=live.distributions,
             user_attrs=attributes,
             system_attrs=live.system_attrs,  # nsga2 keeps its generations there
         )
-        with self.database.using():
-            self.study.add_trial(record)
-        number, self._stored = self._stored, self._stored + 1
+        number = self.kept.add(proposed)
         self._numbers[number] = trial.number
         self.seen.add(architecture.key)
         return Proposal(number, origin, architecture)
@@ -169,9 +154,7 @@ class Proposer:
         """What the first rung found, and the cost that is to be low; None for a failed trial."""
         state = TrialState.FAIL if accuracy is None else TrialState.COMPLETE
         values = None if accuracy is None else [accuracy, float(cost)]
-        with self.database.using():
-            self.study.tell(number, values, state=state, skip_if_finished=True)
-            self.database.back_up_in_time()
+        self.kept.finish(number, state, values)
         live = self._numbers[number]
         self._live.tell(live, values, state=state, skip_if_finished=True)
 
@@ -194,7 +177,7 @@ def domain(space: SearchSpace, budget: int) -> Domain:
 
 def _proposal(trial: FrozenTrial) -> Proposal:
     document = json.loads(trial.user_attrs["architecture"])
-    architecture = parse_architecture(document, where=f"trial {trial.number} of study.db")
+    architecture = parse_architecture(document, where=f"proposal {trial.number}")
     return Proposal(trial.number, trial.user_attrs["origin"], architecture)
 
 

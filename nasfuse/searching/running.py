@@ -24,6 +24,7 @@ from nasfuse.searching.schedule import (
     Schedule,
     Work,
 )
+from nasfuse.searching.storage import storage_of
 from nasfuse.searching.study import Study
 from nasfuse.searching.swapping import FixedJobs, swaps_of
 from nasfuse.searching.worker import Job, Task
@@ -54,7 +55,7 @@ def run_search(
     settings = study.settings
     progress = Progress(study, limits, study.recover())
     proposer = Proposer(
-        study.folder / "study.db",
+        storage_of(study),
         settings.search_space,
         budget=settings.budget,
         sampler=settings.sampler,
@@ -162,6 +163,8 @@ _ENVIRONMENT = {
     # Ray's monitor would end the whole run, not only the worker that takes too much
     "RAY_memory_monitor_refresh_ms": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # seconds between two copies of all that Ray knows, to go on from: the study has that
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "OMP_NUM_THREADS": "1",

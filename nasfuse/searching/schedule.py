@@ -42,7 +42,7 @@ class Progress:
     stopping: str | None = None
     notices: list[str] = field(default_factory=list)  # what went wrong and did no lasting harm
     listening: str = ""  # where the search can be reached
-    broken: Exception | None = None  # what kept a result from being recorded
+    broken: Exception | None = None  # what kept a result or a proposal from being recorded
     before: int = field(init=False)  # results of earlier runs of the study
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class Progress:
     @property
     def failing(self) -> bool:
         """Whether so many jobs of this run failed in a row that it cannot be the networks."""
-        recent = self.results[self.before :][-MAX_FAILURES_IN_A_ROW:]
+        recent = self.results[max(self.before, len(self.results) - MAX_FAILURES_IN_A_ROW) :]
         return len(recent) == MAX_FAILURES_IN_A_ROW and all(r.status == "failed" for r in recent)
 
     @property

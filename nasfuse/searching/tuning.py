@@ -15,7 +15,7 @@ import torch
 from ray import tune
 from ray.tune.search import Searcher
 
-from nasfuse.errors import NasfuseError, SetupError, StorageError
+from nasfuse.errors import SetupError, StorageError
 from nasfuse.memory import is_out_of_memory, release_memory
 from nasfuse.results import Result
 from nasfuse.searching.logbook import log
@@ -135,7 +135,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             return None
         try:
             job = None if self.progress.broken else self.schedule.next()
-        except NasfuseError as broken:  # a proposal that is not on the disk is not trained
+        except Exception as broken:  # Ray would show it with its own traces
             self.progress.broken = broken
         if self.progress.broken:
             return str(Searcher.FINISHED)
@@ -221,6 +221,20 @@ class StudyStopper(tune.Stopper):  # type: ignore[misc]
         return late or progress.failing or at_once
 
 
+class Forgetting(tune.Callback):  # type: ignore[misc]
+    """Lets go of what Ray keeps of an ended job: 25 kB, of which nothing is asked again.
+
+    Its statistics of every number that was reported take most of that (Ray 2.60).
+    """
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        kept = trial.run_metadata
+        kept.metric_analysis.clear()
+        kept.metric_n_steps.clear()
+        kept.last_result = {"done": True}
+        trial._default_result_or_future = None  # an object of Ray's, kept for it
+
+
 def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:
     """Let Ray Tune run the schedule's jobs until it has no more; Ray must be initialised."""
     scratch = task.trials.parent / "ray"
@@ -241,6 +255,7 @@ def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: List
                 name="jobs",
                 verbose=0,
                 stop=StudyStopper(schedule.progress),
+                callbacks=[Forgetting()],
                 failure_config=tune.FailureConfig(max_failures=2),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),

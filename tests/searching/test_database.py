@@ -20,6 +20,7 @@ from nasfuse.results import Result
 from nasfuse.searching import database
 from nasfuse.searching.database import Database
 from nasfuse.searching.proposing import Proposer
+from nasfuse.searching.storage import Storage
 from nasfuse.space import load_space
 
 MakeResult = Callable[..., Result]
@@ -29,7 +30,7 @@ FOLDER = "étude 网络 100%41 #1?x {y}'s"
 
 def proposer(folder: Path) -> Proposer:
     space = load_space("default")
-    return Proposer(folder / "study.db", space, budget=1_000_000, sampler="random", seed=0)
+    return Proposer(Storage(folder / "study.db"), space, budget=1_000_000, sampler="random", seed=0)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert proposal is not None
         if accuracy is not None:
             made.tell(proposal.number, accuracy=accuracy, cost=proposal.cost.macs)
-    made.database.back_up()
+    Database(folder / "study.db").back_up()
     return folder
 
 
@@ -181,7 +182,7 @@ def test_a_backup_follows_the_search(folder: Path, monkeypatch: pytest.MonkeyPat
     truncate(folder / "study.db")
     kept = backup.read_bytes()
     with pytest.raises(StorageError, match="damaged"):
-        made.database.back_up()
+        Database(folder / "study.db").back_up()
     assert backup.read_bytes() == kept, "a good one is not replaced by a bad one"
     assert sorted(p.name for p in folder.iterdir()) == ["study.db", "study.db.bak"]
 

@@ -9,14 +9,27 @@ import pytest
 from nasfuse.errors import BudgetError
 from nasfuse.results import SAMPLERS
 from nasfuse.searching.proposing import Proposer, check_budget, reachable
+from nasfuse.searching.storage import Storage
 from nasfuse.space import load_space, parse_space
 
 SPACE = load_space("default").for_images(channels=1, classes=10)
 BUDGET = 2_000_000
 
 
-def proposer(tmp_path: Path, sampler: str = "tpe") -> Proposer:
-    return Proposer(tmp_path / "study.db", SPACE, budget=BUDGET, sampler=sampler, seed=1)
+@pytest.fixture(params=["file", "postgres"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """A study's own file, and a database in which another study is already."""
+    if request.param == "file":
+        return Storage(tmp_path / "study.db")
+    server = request.getfixturevalue("postgres")
+    other = Storage(server.url(server.create()), "other")
+    assert proposer(other).propose() is not None
+    return Storage(other.place, "ours")
+
+
+def proposer(storage: Storage | Path, sampler: str = "tpe") -> Proposer:
+    kept = Storage(storage / "study.db") if isinstance(storage, Path) else storage
+    return Proposer(kept, SPACE, budget=BUDGET, sampler=sampler, seed=1)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -57,13 +70,13 @@ def test_the_same_seed_proposes_the_same(tmp_path: Path) -> None:
     assert runs[0] == runs[1]
 
 
-def test_what_was_not_told_is_unfinished_when_reopened(tmp_path: Path) -> None:
-    asking = proposer(tmp_path)
+def test_what_was_not_told_is_unfinished_when_reopened(storage: Storage) -> None:
+    asking = proposer(storage)
     made = [asking.propose() for _ in range(4)]
     assert all(made)
     asking.tell(0, accuracy=0.7, cost=1000)
     asking.tell(1, accuracy=None, cost=1000)
-    again = proposer(tmp_path)
+    again = proposer(storage)
     assert [p.number for p in again.unfinished()] == [2, 3]
     assert again.unfinished() == made[2:]
     assert again.proposed == 4
@@ -73,9 +86,9 @@ def test_what_was_not_told_is_unfinished_when_reopened(tmp_path: Path) -> None:
 
 
 def test_a_hand_made_network_lost_between_asking_and_fitting_comes_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = proposer(tmp_path, "tpe")
+    first = proposer(storage, "tpe")
 
     class Killed(BaseException):
         pass
@@ -87,7 +100,7 @@ def test_a_hand_made_network_lost_between_asking_and_fitting_comes_again(
         patch.setattr("nasfuse.searching.proposing.fit_to_budget", killed)
         with pytest.raises(Killed):
             first.propose()
-    again = proposer(tmp_path, "tpe")
+    again = proposer(storage, "tpe")
     assert again.unfinished() == []
     names = {p.origin for p in (again.propose() for _ in again.space.references) if p}
     assert names == set(again.space.references)
@@ -111,7 +124,7 @@ def test_a_small_space_runs_out(tmp_path: Path) -> None:
         "scaling": {"alpha": 1.0, "beta": 1.0, "gamma": 1.2},
     }
     space = parse_space(document, name="tiny")
-    asking = Proposer(tmp_path / "s.db", space, budget=1_000_000, sampler="random", seed=0)
+    asking = Proposer(Storage(tmp_path / "s.db"), space, budget=1_000_000, sampler="random", seed=0)
     count = 0
     while asking.propose() is not None:
         count += 1
@@ -138,16 +151,23 @@ def test_how_much_of_a_space_can_meet_a_budget() -> None:
     assert 0 < reach.fitting(2 * reach.least) < reach.fitting(reach.most) == 1
 
 
-def test_the_disk_holds_what_was_proposed_and_told_and_nothing_else(tmp_path: Path) -> None:
-    asking = proposer(tmp_path, "random")
+def stored(storage: Storage) -> optuna.Study:
+    """As any program with Optuna sees it."""
+    place = storage.place
+    url = f"sqlite:///{place}" if isinstance(place, Path) else place
+    return optuna.load_study(study_name=storage.study, storage=url)
+
+
+def test_the_disk_holds_what_was_proposed_and_told_and_nothing_else(storage: Storage) -> None:
+    asking = proposer(storage, "random")
     made = [asking.propose() for _ in range(12)]
     asking.tell(11, accuracy=0.5, cost=1000)
-    study = optuna.load_study(study_name="nasfuse", storage=f"sqlite:///{tmp_path}/study.db")
+    study = stored(storage)
     assert [p.number for p in made if p] == list(range(12)) == [t.number for t in study.trials]
     assert study.trials[11].values == [0.5, 1000]
     assert [t.user_attrs["key"] for t in study.trials] == [p.architecture.key for p in made if p]
-    again = proposer(tmp_path, "random")
+    again = proposer(storage, "random")
     again.tell(3, accuracy=0.25, cost=2000)
     assert again.propose() not in made
-    study = optuna.load_study(study_name="nasfuse", storage=f"sqlite:///{tmp_path}/study.db")
+    study = stored(storage)
     assert study.trials[3].values == [0.25, 2000]

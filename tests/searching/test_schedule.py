@@ -11,6 +11,7 @@ from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.schedule import MAX_FAILURES_IN_A_ROW, Limits, Progress, Schedule
+from nasfuse.searching.storage import Storage
 from nasfuse.searching.study import Settings, Study
 from nasfuse.searching.worker import Job
 from nasfuse.space import read_space
@@ -42,7 +43,11 @@ def schedule(tmp_path: Path, limits: Limits) -> Schedule:
     folder = tmp_path / "a"
     study = Study.open(folder) if folder.exists() else Study.create(folder, settings)
     proposer = Proposer(
-        folder / "study.db", settings.search_space, budget=BUDGET, sampler="random", seed=3
+        Storage(folder / "study.db"),
+        settings.search_space,
+        budget=BUDGET,
+        sampler="random",
+        seed=3,
     )
     return Schedule(Progress(study, limits, study.recover()), proposer, workers=2)
 
@@ -163,6 +168,7 @@ def test_a_resumed_search_does_not_count_failures_of_the_one_before(
     tmp_path: Path, make_result: MakeResult
 ) -> None:
     first = schedule(tmp_path, Limits(20, None))
+    assert first.next() is not None
     for number in range(8):
         failed = make_result(number, status="failed", accuracy=None, cause="a full disk")
         first.progress.study.record(failed)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from ray.tune.experiment.trial import _TrainingRunMetadata
 
 from nasfuse.errors import StorageError
-from nasfuse.searching.tuning import JobSearcher, Worker
+from nasfuse.searching.tuning import Forgetting, JobSearcher, Worker
 
 
 def test_a_full_disk_fails_no_network_but_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +27,14 @@ def test_a_full_disk_fails_no_network_but_ends_the_search(monkeypatch: pytest.Mo
     assert isinstance(progress.broken, StorageError)
     assert (progress.broken.where, progress.broken.exit_code) == ("trials/1", 8)
     assert not progress.running
+
+
+def test_ray_keeps_little_of_an_ended_job() -> None:
+    kept = _TrainingRunMetadata(n_steps=[5, 10])
+    for name in ("loss", "epoch", "pid"):
+        kept.update_metric(name, 1.0, step=1)
+    kept.last_result = {"result": "x" * 1000, "done": True}
+    before = len(pickle.dumps(kept.__dict__))
+    Forgetting().on_trial_complete(1, [], SimpleNamespace(run_metadata=kept))
+    assert len(pickle.dumps(kept.__dict__)) < before / 5
+    assert kept.last_result["done"]

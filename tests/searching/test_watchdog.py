@@ -12,6 +12,7 @@ import pytest
 from nasfuse.data.load import load_dataset
 from nasfuse.results import read_results
 from nasfuse.searching.proposing import Proposer
+from nasfuse.searching.storage import Storage
 from nasfuse.searching.watchdog import stuck
 from nasfuse.space import load_space
 
@@ -73,7 +74,7 @@ def test_a_worker_that_stands_still_fails_its_trial_and_nothing_else(tmp_path: P
     space = load_space("default").for_images(channels=digits.channels, classes=len(digits.classes))
     (tmp_path / "again").mkdir()
     again = Proposer(
-        tmp_path / "again" / "study.db", space, budget=1_000_000, sampler="guided", seed=0
+        Storage(tmp_path / "again" / "study.db"), space, budget=1_000_000, sampler="guided", seed=0
     )
     proposals = [again.propose(), again.propose()]
     assert proposals[0] is not None
