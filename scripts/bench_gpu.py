@@ -189,8 +189,8 @@ def accuracies(bench: Bench) -> Iterator[Row]:
     networks = {"ResNet-18": resnet18(bench)} if not options.no_resnet else {}
     if options.architecture:
         document = json.loads(Path(options.architecture).read_text(encoding="utf-8"))
-        found = parse_architecture(document, where=options.architecture)
-        networks[f"{found.key}"] = bench.fitted(found)
+        found = bench.fitted(parse_architecture(document, where=options.architecture))
+        networks[found.key] = found
     held_out = load_test(options.data, side=32) or bench.dataset.validation
     for name, found in networks.items():
         began = time.perf_counter()
