@@ -28,7 +28,11 @@ def export(
     trial: TrialOption = None,
     study: StudyOption = None,
     formats: Annotated[
-        str, typer.Option("--format", help="Of python, onnx, pt2, hf, mlflow; python always.")
+        str,
+        typer.Option(
+            "--format",
+            help="Of python, onnx, pt2, hf, mlflow, openvino, executorch; python always.",
+        ),
     ] = "python,onnx",
     weights: Annotated[
         str, typer.Option(help="best-available, trained or search (short runs too).")
