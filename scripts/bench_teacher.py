@@ -8,7 +8,8 @@ nothing here. The student learns from labels alone; or from labels and from what
 about every batch (`at each step`) or has said once about every image (`asked once`). The loss
 is (1 - weight) * cross-entropy + weight * temperature^2 * KL(teacher, student) of softened outputs.
 Speeds are measured first, turn by turn, and every way gets the epochs that fit into the CPU-seconds
-of the student alone, with its own complete schedule; what the teacher computes is counted. Accuracies are on validation images.
+of the student alone, with its own complete schedule; what the teacher computes is counted.
+Accuracies are on validation images.
 """
 
 from __future__ import annotations

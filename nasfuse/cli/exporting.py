@@ -12,6 +12,7 @@ from nasfuse.cli.options import (
     STUDIES,
     Json,
     NetworkWords,
+    Quiet,
     Studies,
     StudyOption,
     TrialOption,
@@ -44,6 +45,7 @@ def export(
         str | None, typer.Option(help="Register it in MLflow under this name.")
     ] = None,
     studies: Studies = STUDIES,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Write a network as a folder that needs nothing of nasfuse, checked in a fresh process."""
@@ -74,6 +76,9 @@ def export(
             "registered": exported.address,
         }
         print_json({"schema_version": 1, **document, "weights": exported.origin.kind, **checks})
+        return
+    if quiet:
+        print(out)
         return
     _print(exported, out, files)
 
