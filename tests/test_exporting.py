@@ -134,6 +134,11 @@ def test_it_runs_on_a_photo_with_the_search_s_own_preprocessing(
     )
     assert len(run.stdout.splitlines()) == len(paths)
     assert "'a'" in run.stdout
+    command = [sys.executable, "-I", str(out / "model.py"), str(out / "model.py")]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "cannot identify" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_every_format_answers_alike_and_twice_the_same(tmp_path: Path, origin: Origin) -> None:
