@@ -177,7 +177,10 @@ class Training:
         with autocast(self.device):
             outputs = self.network(x)
         smoothing = self.recipe.label_smoothing
-        loss = functional.cross_entropy(outputs.float(), y, label_smoothing=smoothing)
+        return self._learn(functional.cross_entropy(outputs.float(), y, label_smoothing=smoothing))
+
+    def _learn(self, loss: Tensor) -> Tensor:
+        """Move the weights against the gradient of the loss, which is returned."""
         self.network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         for view, parameter in zip(self.views, self.filters, strict=True):

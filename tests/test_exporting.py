@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,13 @@ from nasfuse.exporting.bundle import export_network
 from nasfuse.exporting.formats import FORMATS, parse_formats
 from nasfuse.exporting.origin import Origin
 from nasfuse.exporting.source import module_source
+from nasfuse.exporting.verification import TOLERANCES
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe
 from nasfuse.training import Training
 
 Randomised = Callable[[Architecture], torch.nn.Module]
+HEAVY = {"openvino": ("model.xml", "model.bin"), "executorch": ("model.pte",)}  # and their files
 HOSTILE = ('"""', "it's", "\\", "a\nb", "{}", "<script>", "naïve ☃", "');import os;('", "\x1b[2J|")
 
 
@@ -57,6 +61,10 @@ def origin(tmp_path: Path, architecture: Architecture, randomised: Randomised) -
         seed=0,
         versions={"nasfuse": "0", "torch": "0"},
     )
+
+
+def installed(name: str) -> bool:
+    return all(find_spec(module) for module in FORMATS[name].modules)
 
 
 def isolated(code: str, folder: Path) -> str:
@@ -126,13 +134,18 @@ def test_it_runs_on_a_photo_with_the_search_s_own_preprocessing(
     )
     assert len(run.stdout.splitlines()) == len(paths)
     assert "'a'" in run.stdout
+    command = [sys.executable, "-I", str(out / "model.py"), str(out / "model.py")]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "cannot identify" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_every_format_answers_alike_and_twice_the_same(tmp_path: Path, origin: Origin) -> None:
-    pytest.importorskip("huggingface_hub")
+    possible = tuple(name for name in FORMATS if name not in HEAVY and installed(name))
     for name in ("one", "two"):
-        check = export_network(origin, tmp_path / name, tuple(FORMATS))
-        assert check.formats == tuple(FORMATS)
+        check = export_network(origin, tmp_path / name, possible)
+        assert check.formats == possible
         for exact in ("python", "pt2", "hf"):
             assert max(check.differences[exact].values()) == 0
     for path in (tmp_path / "one").rglob("*"):
@@ -141,6 +154,28 @@ def test_every_format_answers_alike_and_twice_the_same(tmp_path: Path, origin: O
         assert path.is_dir() or "mlflow" in str(path) or path.read_bytes() == other.read_bytes(), (
             path.name
         )
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_runtimes_of_their_own_answer_alike_and_twice_the_same(
+    tmp_path: Path, origin: Origin, name: str
+) -> None:
+    """For any batch, without this machine's folders; each is an extra."""
+    if not installed(name):
+        pytest.skip(f"needs pip install 'nasfuse[{name}]'")
+    for folder in ("one", "two"):
+        check = export_network(origin, tmp_path / folder, (name,), latency=True)
+        assert set(check.differences[name]) == {1, 2, 7}
+        assert max(check.differences[name].values()) <= TOLERANCES[name]
+        assert check.latency[name]["median"] > 0
+    files = {path.name for path in (tmp_path / "one").glob("model.*")} - {"model.py"}
+    assert files == {"model.safetensors", *HEAVY[name]}
+    for file in HEAVY[name]:
+        written = (tmp_path / "one" / file).read_bytes()
+        assert written == (tmp_path / "two" / file).read_bytes()
+        for words in (str(tmp_path), tempfile.gettempdir() + "/", str(Path(torch.__file__).parent)):
+            assert words.encode() not in written
+        assert file in (tmp_path / "one" / "README.md").read_text()
 
 
 def test_an_export_never_replaces_files(tmp_path: Path, origin: Origin) -> None:
@@ -222,6 +257,10 @@ def test_formats_are_known_and_possible(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(SetupError, match="onnxruntime") as caught:
         parse_formats("onnx")
     assert "pip install" in caught.value.fix
+    for name in HEAVY:
+        with pytest.raises(SetupError, match=name) as caught:
+            parse_formats(name)
+        assert caught.value.fix.startswith(f"pip install 'nasfuse[{name}]'")
 
 
 def source(architecture: Architecture, classes: tuple[str, ...]) -> str:

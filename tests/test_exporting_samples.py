@@ -9,6 +9,7 @@ import ast
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,9 @@ def check_source(architecture: Architecture, path: Path, searched: torch.nn.Modu
     path.write_text(text)
     ast.parse(text, feature_version=(3, 10))
     namespace: dict[str, Any] = {"__name__": "model"}
-    exec(compile(text, "model.py", "exec"), namespace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as wrong escapes, which later versions refuse
+        exec(compile(text, "model.py", "exec"), namespace)
     exported = namespace["Network"]()
     exported.load_state_dict(searched.state_dict(), strict=True)
     assert list(exported.state_dict()) == list(searched.state_dict())

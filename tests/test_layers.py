@@ -49,7 +49,9 @@ LAYERS = [
 ]
 HOMES = {
     "huggingface_hub": {"exporting"},
+    "executorch": {"exporting"},
     "onnx": {"exporting"},
+    "openvino": {"exporting"},
     "onnxruntime": {"exporting"},
     "filelock": {"searching", "full_training"},
     "matplotlib": {"report", "fusion_report"},

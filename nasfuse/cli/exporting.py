@@ -12,6 +12,7 @@ from nasfuse.cli.options import (
     STUDIES,
     Json,
     NetworkWords,
+    Quiet,
     Studies,
     StudyOption,
     TrialOption,
@@ -28,7 +29,11 @@ def export(
     trial: TrialOption = None,
     study: StudyOption = None,
     formats: Annotated[
-        str, typer.Option("--format", help="Of python, onnx, pt2, hf, mlflow; python always.")
+        str,
+        typer.Option(
+            "--format",
+            help="Of python, onnx, pt2, hf, mlflow, openvino, executorch; python always.",
+        ),
     ] = "python,onnx",
     weights: Annotated[
         str, typer.Option(help="best-available, trained or search (short runs too).")
@@ -40,6 +45,7 @@ def export(
         str | None, typer.Option(help="Register it in MLflow under this name.")
     ] = None,
     studies: Studies = STUDIES,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Write a network as a folder that needs nothing of nasfuse, checked in a fresh process."""
@@ -72,6 +78,9 @@ def export(
             "registered": exported.address,
         }
         print_json({"schema_version": 1, **document, "weights": exported.origin.kind, **checks})
+        return
+    if quiet:
+        print(out)
         return
     _print(exported, out, files)
 

@@ -16,6 +16,9 @@ USES = {
     "onnx": "`model.onnx`: any ONNX runtime; `images` (batch, channels, side, side) to `logits`",
     "pt2": '`model.pt2`: `torch.export.load("model.pt2").module()`, with the torch that wrote it',
     "hf": "`config.json`: `from_pretrained` of a class that mixes in PyTorchModelHubMixin",
+    "openvino": "`model.xml` with `model.bin`: OpenVINO; `images` to `logits`. As checked with "
+    "`INFERENCE_PRECISION_HINT=f32`: without it some processors compute in bfloat16",
+    "executorch": "`model.pte`: ExecuTorch with XNNPACK, with the version that wrote it",
     "mlflow": '`mlflow/`: `mlflow.pyfunc.load_model("mlflow")`',
 }
 

@@ -16,6 +16,7 @@ from nasfuse.costs import Shape
 from nasfuse.errors import SetupError, UsageError
 from nasfuse.exporting.graphs import write_onnx, write_pt2
 from nasfuse.exporting.origin import Origin
+from nasfuse.exporting.runtimes import write_executorch, write_openvino
 from nasfuse.exporting.served import write_mlflow
 from nasfuse.exporting.source import WIDTH, describe, module_source
 from nasfuse.exporting.verification import trained_network
@@ -75,6 +76,14 @@ def _pt2(folder: Path, origin: Origin, network: nn.Module) -> None:
     write_pt2(network, origin.architecture, folder / "model.pt2")
 
 
+def _openvino(folder: Path, origin: Origin, network: nn.Module) -> None:
+    write_openvino(network, origin.architecture, folder / "model.xml")
+
+
+def _executorch(folder: Path, origin: Origin, network: nn.Module) -> None:
+    write_executorch(network, origin.architecture, folder / "model.pte")
+
+
 def _hf(folder: Path, origin: Origin, network: nn.Module) -> None:
     del network  # its weights lie there already, as model.safetensors
     document = {
@@ -103,6 +112,12 @@ FORMATS: dict[str, Format] = {
     "pt2": Format(_pt2),
     "mlflow": Format(write_mlflow),
     "hf": Format(_hf, ("huggingface_hub",), "pip install 'nasfuse[hf]'"),
+    "openvino": Format(
+        _openvino,
+        ("openvino", "onnx", "onnxscript"),
+        "pip install 'nasfuse[openvino]'",
+    ),
+    "executorch": Format(_executorch, ("executorch",), "pip install 'nasfuse[executorch]'"),
 }
 
 

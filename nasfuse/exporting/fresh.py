@@ -68,12 +68,30 @@ def of_mlflow(folder: Path) -> Answer:
     return lambda x: torch.as_tensor(loaded.predict(x.numpy()))
 
 
+def of_openvino(folder: Path) -> Answer:
+    import openvino
+
+    # without the hint it computes in bfloat16 where the processor can, and differs by 3e-4
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", settings)
+    return lambda x: torch.from_numpy(compiled({"images": x.numpy()})["logits"].copy())
+
+
+def of_executorch(folder: Path) -> Answer:
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(folder / "model.pte").load_method("forward")
+    return lambda x: method.execute([x.contiguous()])[0].clone()
+
+
 LOADERS = {
     "python": of_python,
     "pt2": of_pt2,
     "onnx": of_onnx,
     "hf": of_hf,
     "mlflow": of_mlflow,
+    "openvino": of_openvino,
+    "executorch": of_executorch,
 }
 
 

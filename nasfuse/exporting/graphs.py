@@ -31,7 +31,7 @@ def _example(architecture: Architecture) -> Tensor:
     return torch.zeros(2, architecture.channels, side, side)
 
 
-def _program(network: nn.Module, architecture: Architecture) -> ExportedProgram:
+def traced(network: nn.Module, architecture: Architecture) -> ExportedProgram:
     """The graph for any batch; ONNX's exporter by itself would quietly make one of two out of it.
 
     Raises:
@@ -51,7 +51,7 @@ def _program(network: nn.Module, architecture: Architecture) -> ExportedProgram:
 
 def write_pt2(network: nn.Module, architecture: Architecture, path: Path) -> None:
     """The graph of torch.export with its weights, for any batch up to MAX_BATCH."""
-    program = _program(network, architecture)
+    program = traced(network, architecture)
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             for name in ORIGINS:
@@ -72,7 +72,7 @@ def write_onnx(
 
     with _quiet():
         program = torch.onnx.export(
-            _program(network, architecture),
+            traced(network, architecture),
             (),
             input_names=["images"],
             output_names=["logits"],

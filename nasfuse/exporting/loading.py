@@ -79,7 +79,10 @@ def main() -> None:
         sys.exit("usage: python model.py IMAGE ...")
     network = load()
     for image in sys.argv[1:]:
-        best = predict(image, network)[:3]
+        try:
+            best = predict(image, network)[:3]
+        except OSError as error:  # no such file, or no image
+            sys.exit(f"{image}: {error}")
         print(f"{image}: " + ", ".join(f"{name!r} {share:.1%}" for name, share in best))
 
 

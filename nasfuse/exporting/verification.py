@@ -26,7 +26,15 @@ from nasfuse.training import answers
 
 BATCHES = (1, 2, 7)
 # of the largest difference, for outputs up to 1; above that, relative to the largest output
-TOLERANCES = {"python": 0.0, "hf": 0.0, "pt2": 0.0, "mlflow": 1e-6, "onnx": 1e-5}
+TOLERANCES = {
+    "python": 0.0,
+    "hf": 0.0,
+    "pt2": 0.0,
+    "mlflow": 1e-6,
+    "onnx": 1e-5,
+    "openvino": 1e-5,
+    "executorch": 1e-5,
+}
 MAX_ACCURACY_GAP = 0.001
 MAX_IMAGES, MAX_BYTES = 2000, 2**28  # of the validation images that are tried
 
