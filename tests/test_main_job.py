@@ -21,6 +21,7 @@ import pytest
 
 from nasfuse.finals import finalists
 from nasfuse.results import Result, read_results
+from nasfuse.searching.study import Study
 
 TRIALS = 9
 COMMAND = [sys.executable, "-m", "nasfuse"]
@@ -69,6 +70,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         killed.send_signal(signal.SIGKILL)
         output = killed.stdout.read() if killed.stdout else ""
     done = read_results(folder / "results.jsonl")
+    complete = Study.open(folder).complete
     resumed = subprocess.run(
         [*COMMAND, "resume", "--trials", str(TRIALS), "--json"],
         env=env,
@@ -82,6 +84,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "env": env,
         "folder": folder,
         "killed": output,
+        "killed complete": complete,
         "done": done,
         "resumed": resumed,
         "before": before,
@@ -102,10 +105,12 @@ def test_it_ends_well_and_prints_the_front(searched: dict[str, Any]) -> None:
     assert accuracies == sorted(accuracies)
     assert accuracies[-1] > 0.6, "trained on real images, ten classes"
     assert "nasfuse ui" in run.stderr
+    assert Study.open(searched["folder"]).complete
 
 
 def test_killing_lost_and_repeated_nothing(searched: dict[str, Any]) -> None:
     after = results(searched)
+    assert searched["killed complete"] is False
     assert after[: len(searched["done"])] == searched["done"]
     assert max(Counter(r.step for r in after).values()) == 1
     assert len({r.key for r in after}) == TRIALS
@@ -211,6 +216,7 @@ def test_a_signal_stops_and_says_how_to_go_on(
         output = process.stdout.read() if process.stdout else ""
     assert process.returncode == code, output
     assert f"nasfuse resume {name}" in output
+    assert Study.open(folder).complete is False
     assert read_results(folder / "results.jsonl")
 
 
