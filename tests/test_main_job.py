@@ -220,6 +220,34 @@ def test_a_signal_stops_and_says_how_to_go_on(
     assert read_results(folder / "results.jsonl")
 
 
+def test_a_network_whose_workers_are_killed_fails_and_the_search_goes_on(tmp_path: Path) -> None:
+    """As the system does where memory runs out; a third death in a row is the network's."""
+    limits = ["--trials", "3", "--workers", "1", "--data", "digits"]
+    killed: set[int] = set()
+    with subprocess.Popen(
+        [*COMMAND, "search", "--budget", "1MFLOPs", "--name", "died", *limits],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while len(killed) < 3 and process.poll() is None:
+            own = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+            for pid in (workers() & own) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            time.sleep(0.05)
+        output = process.stdout.read() if process.stdout else ""
+    assert process.returncode == 0, output
+    first, *others = read_results(tmp_path / "my studies" / "died" / "results.jsonl")
+    assert first.status == "failed"
+    assert "worker died three times" in str(first.cause)
+    assert {result.status for result in others} == {"complete"}
+    assert len({result.key for result in others}) == 2
+
+
 def test_trials_that_fail_are_recorded_and_end_the_search_when_all_do(
     searched: dict[str, Any],
 ) -> None:
