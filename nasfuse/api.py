@@ -107,6 +107,7 @@ def _run(
             if listen is not None:
                 listen(progress)
 
+        study.mark(complete=False)
         try:
             progress = run_search(
                 study, dataset, limits=limits, resources=resources, listen=tell_all
@@ -114,6 +115,7 @@ def _run(
         except SearchError:
             view.finish(study.results, complete=False)
             raise
+        study.mark(complete=progress.stopping is None)
         view.finish(progress.results, complete=progress.stopping is None)
     return Outcome(study, progress, view.problem)
 
@@ -200,7 +202,7 @@ def swap(
     with study.locked(), logbook(study.folder / "log.txt"), view:
         told = listen or (lambda progress: None)
         progress = run_swaps(study, dataset, jobs, limits=limits, resources=resources, listen=told)
-        view.finish(study.results, complete=True)
+        view.finish(study.results, complete=study.complete is not False)
     return progress, view.problem
 
 

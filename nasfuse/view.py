@@ -107,8 +107,9 @@ class View:
 def show_all(study: Study, uri: str) -> int:
     """Show everything that the study's folder has, whatever was shown before; the count of runs.
 
-    The study's run keeps how it ended; where that is not known, it is FINISHED if all networks
-    that were asked for are there, and KILLED otherwise.
+    The study's run is FINISHED if the last search came to its own end, by its trials or its time,
+    and KILLED otherwise. Of a study of an earlier nasfuse, which did not write that down, the run
+    keeps how it ended; one left open is FINISHED if all networks that were asked for are there.
 
     Raises:
         TrackingError: the store did not take everything; the next call goes on from there.
@@ -120,11 +121,18 @@ def show_all(study: Study, uri: str) -> int:
     for path in sorted(study.folder.glob(f"training/*/{RESULT}")):
         tracker.add(training_runs(read_trained(path.parent)))
     _publish(tracker, study, results)
+    complete = study.complete
+    if complete is None:
+        complete = _seems_complete(settings, results, tracker.before)
+    tracker.close("FINISHED" if complete else "KILLED")
+    return len(tracker.known)
+
+
+def _seems_complete(settings: Settings, results: list[Result], status: str) -> bool:
+    """Of a study that does not say how it ended, by its run's status and its results."""
     wanted = settings.trials
     enough = wanted is not None and len({result.key for result in results}) >= wanted
-    ended = {"FINISHED": True, "KILLED": False}.get(tracker.before, enough)
-    tracker.close("FINISHED" if ended else "KILLED")
-    return len(tracker.known)
+    return {"FINISHED": True, "KILLED": False}.get(status, enough)
 
 
 def _publish(tracker: Tracker, study: Study, results: list[Result]) -> None:

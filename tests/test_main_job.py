@@ -21,6 +21,7 @@ import pytest
 
 from nasfuse.finals import finalists
 from nasfuse.results import Result, read_results
+from nasfuse.searching.study import Study
 
 TRIALS = 9
 COMMAND = [sys.executable, "-m", "nasfuse"]
@@ -69,6 +70,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         killed.send_signal(signal.SIGKILL)
         output = killed.stdout.read() if killed.stdout else ""
     done = read_results(folder / "results.jsonl")
+    complete = Study.open(folder).complete
     resumed = subprocess.run(
         [*COMMAND, "resume", "--trials", str(TRIALS), "--json"],
         env=env,
@@ -82,6 +84,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "env": env,
         "folder": folder,
         "killed": output,
+        "killed complete": complete,
         "done": done,
         "resumed": resumed,
         "before": before,
@@ -102,10 +105,12 @@ def test_it_ends_well_and_prints_the_front(searched: dict[str, Any]) -> None:
     assert accuracies == sorted(accuracies)
     assert accuracies[-1] > 0.6, "trained on real images, ten classes"
     assert "nasfuse ui" in run.stderr
+    assert Study.open(searched["folder"]).complete
 
 
 def test_killing_lost_and_repeated_nothing(searched: dict[str, Any]) -> None:
     after = results(searched)
+    assert searched["killed complete"] is False
     assert after[: len(searched["done"])] == searched["done"]
     assert max(Counter(r.step for r in after).values()) == 1
     assert len({r.key for r in after}) == TRIALS
@@ -211,7 +216,36 @@ def test_a_signal_stops_and_says_how_to_go_on(
         output = process.stdout.read() if process.stdout else ""
     assert process.returncode == code, output
     assert f"nasfuse resume {name}" in output
+    assert Study.open(folder).complete is False
     assert read_results(folder / "results.jsonl")
+
+
+def test_a_network_whose_workers_are_killed_fails_and_the_search_goes_on(tmp_path: Path) -> None:
+    """As the system does where memory runs out; a third death in a row is the network's."""
+    limits = ["--trials", "3", "--workers", "1", "--data", "digits"]
+    killed: set[int] = set()
+    with subprocess.Popen(
+        [*COMMAND, "search", "--budget", "1MFLOPs", "--name", "died", *limits],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while len(killed) < 3 and process.poll() is None:
+            own = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+            for pid in (workers() & own) - killed:
+                os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+            time.sleep(0.05)
+        output = process.stdout.read() if process.stdout else ""
+    assert process.returncode == 0, output
+    first, *others = read_results(tmp_path / "my studies" / "died" / "results.jsonl")
+    assert first.status == "failed"
+    assert "worker died three times" in str(first.cause)
+    assert {result.status for result in others} == {"complete"}
+    assert len({result.key for result in others}) == 2
 
 
 def test_trials_that_fail_are_recorded_and_end_the_search_when_all_do(

@@ -73,6 +73,30 @@ def test_sync_ends_what_a_kill_left_open_and_repeats_nothing(
     assert len(stored(study, uri)) == 4
 
 
+@pytest.mark.parametrize(
+    ("limits", "complete", "status"),
+    [
+        ({"trials": None, "seconds": 60.0}, True, "FINISHED"),
+        ({"trials": 1}, False, "KILLED"),  # killed in the finals, when all networks are there
+    ],
+)
+def test_an_open_run_is_ended_as_the_search_ended(
+    make_study: Callable[..., Study],
+    make_result: MakeResult,
+    limits: dict[str, Any],
+    complete: bool,
+    status: str,
+) -> None:
+    made = make_study()
+    study = Study(made.folder, made.settings.model_copy(update=limits))
+    uri = local_uri(study.folder.parent)
+    study.record(make_result(0, rung=2))
+    study.mark(complete=complete)
+    _tracker(study, uri)
+    api.sync(study)
+    assert [run[1] for run in stored(study, uri) if run[0] == "s"] == [status]
+
+
 @pytest.mark.slow
 def test_a_server_down_at_the_start_and_killed_on_the_way_holds_nothing_up(
     make_study: Callable[..., Study], make_result: MakeResult, tmp_path: Path

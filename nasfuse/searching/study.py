@@ -168,6 +168,19 @@ class Study:
                 self.record(result)
         return self.results
 
+    def mark(self, *, complete: bool) -> None:
+        """Keep whether the search came to its own end; it has not while it runs."""
+        write_text(self.folder / "end", "complete\n" if complete else "open\n")
+
+    @property
+    def complete(self) -> bool | None:
+        """Whether the last search came to its own end; None where none has said so yet.
+
+        One that was stopped, failed or killed did not.
+        """
+        path = self.folder / "end"
+        return path.read_text(encoding="utf-8") == "complete\n" if path.exists() else None
+
     @property
     def searcher(self) -> int | None:
         """The process that searches in this study, if one does."""
