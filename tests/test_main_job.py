@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,20 @@ def wait_for_results(path: Path, count: int) -> None:
         time.sleep(0.1)
 
 
-def workers() -> set[int]:
-    """Processes in which Ray trains, of any search on this machine."""
-    return {
-        process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if any("Trainable" in part for part in process.info["cmdline"] or [])
-    }
+def processes(tmp: Path) -> Iterator[psutil.Process]:
+    """All that searches of this folder have started and that have not ended."""
+    mark = environment(tmp)["NASFUSE_STUDIES"]
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if process.environ().get("NASFUSE_STUDIES") == mark and process.status() != "zombie":
+                yield process
+        except psutil.Error:  # it has ended, or is not ours
+            continue
+
+
+def workers(tmp: Path) -> set[int]:
+    """Processes in which Ray trains for searches of this folder."""
+    return {p.pid for p in processes(tmp) if "Trainable" in "".join(p.info["cmdline"] or [])}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +64,6 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     tmp = tmp_path_factory.mktemp("main job")
     env = environment(tmp)
     folder = tmp / "my studies" / "tiny"
-    before = workers()
     with subprocess.Popen(
         [*COMMAND, "search", *OPTIONS],
         env=env,
@@ -87,7 +94,6 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "killed complete": complete,
         "done": done,
         "resumed": resumed,
-        "before": before,
     }
 
 
@@ -140,9 +146,9 @@ def test_optuna_knows_every_first_rung(searched: dict[str, Any]) -> None:
     assert states["RUNNING"] == 0
 
 
-def test_no_worker_is_left(searched: dict[str, Any]) -> None:
+def test_no_process_is_left(searched: dict[str, Any]) -> None:
     deadline = time.monotonic() + 30
-    while (left := workers() - searched["before"]) and time.monotonic() < deadline:
+    while (left := list(processes(searched["tmp"]))) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert not left
 
@@ -234,8 +240,7 @@ def test_a_network_whose_workers_are_killed_fails_and_the_search_goes_on(tmp_pat
         start_new_session=True,
     ) as process:
         while len(killed) < 3 and process.poll() is None:
-            own = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
-            for pid in (workers() & own) - killed:
+            for pid in workers(tmp_path) - killed:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
             time.sleep(0.05)
