@@ -28,7 +28,7 @@ from nasfuse.architecture import Architecture
 from nasfuse.costs import parse_budget
 from nasfuse.data.batches import Images, measure, subset
 from nasfuse.data.dataset import Dataset, Split
-from nasfuse.data.load import load_dataset
+from nasfuse.data.load import load_dataset, load_test
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.training import Training, evaluate, recalibrate, reserve_memory
@@ -39,9 +39,11 @@ WARMUP, TIMED = 10, 40  # steps
 class Bench:
     """One network on one data set, trained by one thread."""
 
-    def __init__(self, found: Architecture, dataset: Dataset, recipe: Recipe, split: str) -> None:
+    def __init__(
+        self, found: Architecture, dataset: Dataset, recipe: Recipe, judges: Split
+    ) -> None:
         self.found, self.dataset, self.recipe = found, dataset, recipe
-        self.normalisation, self.judges = measure(dataset.train), getattr(dataset, split)
+        self.normalisation, self.judges = measure(dataset.train), judges
 
     def images(self, split: Split) -> Images:
         side, device = self.found.resolution, torch.device("cpu")
@@ -90,7 +92,10 @@ def main() -> None:
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     dataset = load_dataset(options.data, side=28, seed=0)
     found = architecture("residual", parse_budget(options.macs), side=28, channels=1)
-    bench = Bench(found, dataset, recipe, options.split)
+    test = load_test(options.data, side=28) if options.split == "test" else None
+    if options.split == "test" and test is None:
+        parser.error(f"{options.data} has no test images: --split validation")
+    bench = Bench(found, dataset, recipe, test or dataset.validation)
     rows: list[dict[str, Any]] = []
     for seconds in map(float, options.seconds.split(",")):
         speed = bench.speed()  # machines change their speed
