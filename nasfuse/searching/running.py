@@ -263,6 +263,10 @@ def _signals(progress: Progress) -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except SystemExit as end:  # Ray's answer to a SIGTERM, until the handlers are ours again
+        if end.code != signal.SIGTERM:
+            raise
+        progress.stopping = "SIGTERM"
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

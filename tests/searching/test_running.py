@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import signal
+import sys
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from nasfuse.searching.running import Resources, _of_cluster
+from nasfuse.searching.running import Resources, _of_cluster, _signals
 
 
 @pytest.mark.parametrize(
@@ -21,3 +26,13 @@ def test_workers_are_as_many_as_the_cluster_holds(
     asked: Resources, total: dict[str, float], found: tuple[int, float]
 ) -> None:
     assert _of_cluster(asked, total) == found
+
+
+def test_a_sigterm_that_ray_answers_is_a_sigterm() -> None:
+    """Ray's handler, which exits with the signal's number, is in force while Ray starts."""
+    progress: Any = SimpleNamespace(stopping=None)
+    with _signals(progress):
+        sys.exit(signal.SIGTERM)
+    assert progress.stopping == "SIGTERM"
+    with pytest.raises(SystemExit), _signals(progress):
+        sys.exit(1)
