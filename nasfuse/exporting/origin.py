@@ -140,7 +140,8 @@ def origin_of_training(folder: Path, trained: Trained) -> Origin:
     chosen = (
         "the first seed's" if trained.validation is None else "the best seed's by validation images"
     )
-    story = f"Weights of a full training, {settings.epochs} epochs on the {images}" + (
+    epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
+    story = f"Weights of a full training, {epochs} on the {images}" + (
         f": {chosen} of {count}." if count > 1 else ", one seed."
     )
     quality = []
