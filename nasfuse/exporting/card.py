@@ -75,9 +75,10 @@ def _facts(origin: Origin) -> Mapping[str, str]:
         "classes": ", ".join(plain(repr(name)[1:-1]) for name in origin.classes),
         "images": f"{plain(repr(origin.data)[1:-1])}, fingerprint {origin.fingerprint}",
         "recipe": f"{origin.epochs} epoch{'s' * (origin.epochs > 1)}, batch {recipe.batch}, "
-        f"Muon {recipe.filter_rate:g} for filters and SGD {recipe.rate:g} for the rest, momentum {recipe.momentum:g}, weight decay "
-        f"{recipe.weight_decay:g}, warm-up {recipe.warmup:g}, label smoothing "
-        f"{recipe.label_smoothing:g}; first seed {origin.seed}",
+        f"Muon {recipe.filter_rate:g} for filters and SGD {recipe.rate:g} for the rest, "
+        f"momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, "
+        f"warm-up {recipe.warmup:g}, label smoothing {recipe.label_smoothing:g}; "
+        f"first seed {origin.seed}",
         "versions": ", ".join(f"{name} {plain(v)}" for name, v in origin.versions.items()),
     }
 
