@@ -48,7 +48,7 @@ from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.searching import proposing, running
 from nasfuse.searching.schedule import Progress
-from nasfuse.searching.worker import Job, Task, record
+from nasfuse.searching.worker import Job, Manner, Task, record
 
 SECONDS = 20.0  # of a simulated first rung at the whole budget
 MARKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -88,8 +88,9 @@ class Pretended:
 
     notice = None
 
-    def __init__(self, task: Task, job: Job) -> None:
-        self.task, self.job = task, job
+    def __init__(self, task: Task, job: Job, retry: str | None = None) -> None:
+        self.task, self.job, self.retry = task, job, retry
+        self.manner = Manner(task.recipe.at(job.rung).batch, retry)
         self.random = random.Random(f"{job.key} {job.rung} {job.repeat}")
         rung = task.recipe.rungs[job.rung]
         self.epochs, self.at = max(1, round(rung.epochs * rung.stop)), 0
@@ -115,7 +116,7 @@ class Pretended:
         accuracy += self.random.gauss(0, 0.01)
         spent = {"seconds": self.seconds, "cpu_seconds": self.seconds}
         scores = {"accuracy": accuracy, "loss": 1 - accuracy, "train_loss": 1.0}
-        return record(self.task, self.job, spent, scores=scores)
+        return record(self.task, self.job, spent, scores=scores, manner=self.manner)
 
 
 class InProcess:

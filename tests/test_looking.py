@@ -145,7 +145,7 @@ def test_a_bug_leaves_its_traceback_in_a_file(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (study.folder / "study.yaml").write_bytes(b"\xff\xfe")  # a mistake of the user's
     code, _, said = nasfuse("front")
-    assert code == 3
+    assert code == 8
     assert "Traceback" not in said
     code, _, said = nasfuse("front", "-v")
     assert "Traceback" in said
