@@ -12,12 +12,11 @@ from rich.console import Console
 from nasfuse.commands import next_commands
 from nasfuse.costs import show_macs
 from nasfuse.files import free_space
-from nasfuse.finals import verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
 from nasfuse.searching.sharing import mps_text
 from nasfuse.searching.study import Study
-from nasfuse.summary import fusion_stages, spending, verdict_sentences
+from nasfuse.summary import conclusion, fusion_stages, summarise
 from nasfuse.terminal import (
     clock,
     front_table,
@@ -173,9 +172,10 @@ def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     if outcome.front:
         say(console, f"budget  {show_macs(study.settings.budget)} MACs")
         console.print(front_table(outcome.front))
-    for line in verdict_sentences(verdict(progress.results, study.settings.recipe.top)):
+    settings = study.settings
+    found = summarise(progress.results, budget=settings.budget, validation=settings.validation)
+    for line in [*conclusion(found), found.spending]:
         tell(console, line)
-    tell(console, spending(progress.results))
     for notice in outcome.progress.notices:
         say(console, f"notice: {notice}")
     if outcome.view_problem:

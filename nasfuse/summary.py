@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from nasfuse.architecture import Architecture
 from nasfuse.costs import show_macs
-from nasfuse.finals import Finalist, Verdict, verdict
+from nasfuse.finals import REPEATS, Finalist, Verdict, verdict
 from nasfuse.pareto import Point, front, hypervolume
 from nasfuse.results import Result, complete, result_front
 
@@ -154,6 +154,9 @@ def hypervolumes(points: Sequence[Point], *, budget: float) -> list[float]:
     return volumes
 
 
+UNFINISHED = f"No winner is named: the best have yet to be trained {REPEATS} more times each."
+
+
 def sentences(summary: Summary) -> list[str]:
     """The summary in words, for the page and the text; nothing is escaped yet."""
     counts = ", ".join(f"rung {r}: {n} {status}" for (r, status), n in summary.counts.items())
@@ -161,7 +164,15 @@ def sentences(summary: Summary) -> list[str]:
     if summary.best is None:
         return [*lines, "No evaluation is complete yet, so there is no front to show."]
     lines.append(f"Best: {_brief(summary.best)}. Hypervolume {summary.hypervolume:.4f}.")
-    return [*lines, *_comparison(summary), *verdict_sentences(summary.verdict), summary.spending]
+    found = verdict_sentences(summary.verdict) if summary.verdict else [UNFINISHED]
+    return [*lines, *_comparison(summary), *found, summary.spending]
+
+
+def conclusion(summary: Summary) -> list[str]:
+    """What may be said of the best networks, after the finals or without them."""
+    if summary.verdict is not None or summary.best is None:
+        return verdict_sentences(summary.verdict)
+    return [*_comparison(summary), UNFINISHED]
 
 
 def _brief(one: Row) -> str:

@@ -19,7 +19,7 @@ MAX_FAILURES_IN_A_ROW = 8
 OVERTIME = 1.1  # running jobs may finish after the time limit, up to this share of it
 FINAL_SHARE = 0.2  # of the time limit at least, in which nothing new is proposed
 LONGEST_END = 0.5  # of the time limit at most: short searches are for trying networks as well
-FINALS_SHARE = 0.2  # of the time limit at most, for training the finalists again
+FINALS_SHARE = 0.3  # of the time limit at most, for training the finalists again
 
 
 @dataclass(frozen=True)
