@@ -164,8 +164,8 @@ def sentences(summary: Summary) -> list[str]:
     if summary.best is None:
         return [*lines, "No evaluation is complete yet, so there is no front to show."]
     lines.append(f"Best: {_brief(summary.best)}. Hypervolume {summary.hypervolume:.4f}.")
-    found = verdict_sentences(summary.verdict) if summary.verdict else [UNFINISHED]
-    return [*lines, *_comparison(summary), *found, summary.spending]
+    first, *rest = verdict_sentences(summary.verdict) if summary.verdict else [UNFINISHED]
+    return [first, *lines, *_comparison(summary), *rest, summary.spending]
 
 
 def conclusion(summary: Summary) -> list[str]:
