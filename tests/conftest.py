@@ -6,6 +6,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,6 +26,12 @@ from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.study import Settings
 from nasfuse.space import read_space
+
+
+def pytest_configure() -> None:
+    """Let what tests start be interrupted; a shell's background jobs ignore it and hand that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
