@@ -15,26 +15,26 @@ from pathlib import Path
 from typing import TextIO
 
 PATIENCE = float(os.environ.get("NASFUSE_PATIENCE", 600))  # seconds, many times those of any batch
-LONGER = 20  # what has taken so many seconds may take this many times as long for its next part
+LONGER = 2  # times as long as all before, a part of a long job may take: judging follows training
 OFTEN = 1.0  # seconds after which a sign of life counts
 
 
 class Watchdog:
     """Lets a process live as long as it gives signs of life.
 
-    While `watch` is entered `alive` has to be called at least every `PATIENCE` seconds; else the
-    process ends with exit code 1 and the file has the stack of each of its threads.
+    While `watch` is entered `alive` has to be called at least every `PATIENCE` seconds, in long jobs
+    less often; else the process ends with exit code 1 and the file has the stack of each thread.
     """
 
     def __init__(self) -> None:
         self._file: TextIO | None = None
-        self._last, self._patience = 0.0, PATIENCE
+        self._began = self._last = 0.0
 
     @contextmanager
     def watch(self, path: Path, spent: float = 0.0) -> Iterator[None]:
         """`spent` seconds of a job so far; the longer it took, the longer its parts may take."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._patience = max(PATIENCE, LONGER * spent)
+        self._began = time.monotonic() - spent
         with path.open("w", encoding="utf-8") as self._file:
             self._arm(self._file)
             try:
@@ -42,7 +42,7 @@ class Watchdog:
             finally:
                 faulthandler.cancel_dump_traceback_later()
                 self._file = None
-        path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def alive(self) -> None:
         """A sign of life; costs nothing to speak of."""
@@ -51,7 +51,8 @@ class Watchdog:
 
     def _arm(self, file: TextIO) -> None:
         self._last = time.monotonic()
-        faulthandler.dump_traceback_later(self._patience, file=file, exit=True)
+        patience = max(PATIENCE, LONGER * (self._last - self._began))
+        faulthandler.dump_traceback_later(patience, file=file, exit=True)
 
 
 def stuck(path: Path) -> bool:
