@@ -22,8 +22,8 @@ OFTEN = 1.0  # seconds after which a sign of life counts
 class Watchdog:
     """Lets a process live as long as it gives signs of life.
 
-    While `watch` is entered `alive` has to be called at least every `PATIENCE` seconds, in long jobs
-    less often; else the process ends with exit code 1 and the file has the stack of each thread.
+    While `watch` is entered `alive` has to be called every `PATIENCE` seconds, in long jobs less
+    often; else the process ends with exit code 1, and the file has the stack of each thread.
     """
 
     def __init__(self) -> None:
