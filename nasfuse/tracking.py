@@ -246,7 +246,13 @@ def open_client(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(uri)
+    client = MlflowClient(uri)
+    if path is not None:
+        from filelock import FileLock
+
+        with FileLock(path.with_name(f"{path.name}.lock")):  # of two that make its tables one fails
+            client.search_experiments(max_results=1)
+    return client
 
 
 def _experiment(client: Any, study: str, identity: str, artifacts: Path | None) -> Any:

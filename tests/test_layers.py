@@ -53,7 +53,7 @@ HOMES = {
     "onnx": {"exporting"},
     "openvino": {"exporting"},
     "onnxruntime": {"exporting"},
-    "filelock": {"searching", "full_training"},
+    "filelock": {"searching", "full_training", "tracking"},
     "matplotlib": {"report", "fusion_report"},
     "mlflow": {"tracking", "exporting", "registering"},
     "optuna": {"searching"},
