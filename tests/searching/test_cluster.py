@@ -122,7 +122,6 @@ def test_what_the_dead_node_trained_goes_on_elsewhere(spread: tuple[Path, dict[s
     """From its last epoch, which the node wrote to the disk that all share."""
     killed, said = spread[1]["killed"], spread[1]["said"]
     assert killed["alive"] == 3
-    assert spread[1]["alive"] == [2]
     before = [one for one in said if one["step"] == killed["step"] and not one["after"]]
     after = [one for one in said if one["step"] == killed["step"] and one["after"]]
     assert [one["epoch"] for one in before] == [1]
