@@ -44,6 +44,7 @@ def random_search(study: Study) -> str:
         "--data": settings.data,
         "--space": _space(settings),
         "--objective": None if settings.objective == "macs" else settings.objective,
+        "--front-from": None if settings.front_from is None else _budget(settings.front_from),
         "--max-params": None if settings.max_params is None else str(settings.max_params),
         "--trials": None if settings.trials is None else str(settings.trials),
         "--time-limit": None if settings.seconds is None else f"{settings.seconds:g}s",

@@ -88,8 +88,10 @@ _BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<prefix>[KMG]?)(?P<unit>FLOP
 _PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
-def parse_budget(text: str) -> int:
+def parse_budget(text: str, option: str = "--budget") -> int:
     """MACs of a budget such as 400MFLOPs, 400MMACs, 0.4GFLOPs or 400M, which are all the same.
+
+    `option` is where the text was given.
 
     Raises:
         UsageError: the text is not a positive number with one of the units.
@@ -99,10 +101,10 @@ def parse_budget(text: str) -> int:
     if match is None or not (match["prefix"] or match["unit"]) or macs < 1:
         raise UsageError(
             f"'{text}' is not a budget",
-            where="--budget",
+            where=option,
             why="a budget is a positive number with a unit: FLOPs or MACs (the same thing here), "
             "with K, M or G before it",
-            fix="--budget 400MFLOPs   (or 400MMACs, 0.4GFLOPs, 400M)",
+            fix=f"{option} 400MFLOPs   (or 400MMACs, 0.4GFLOPs, 400M)",
         )
     return macs
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from nasfuse.costs import parse_budget, parse_count
+from nasfuse.costs import parse_budget, parse_count, show_macs
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import absolute, load_dataset
@@ -41,7 +41,8 @@ class SearchOptions:
     file or module:function; of a folder's images up to `skip_bad` may be unreadable.
     `space` the name of a space or a file, `recipe` a file, `epochs` those of a full training.
     `objective` is the cost that the front weighs against accuracy: macs, params or latency, which
-    is measured. `max_params` is text such as 5M.
+    is measured; `front_from` is a budget such as 100MFLOPs at which it begins. `max_params` is text
+    such as 5M.
     `storage` is the address of a PostgreSQL database for proposals, which else are in the study's
     folder; neither it nor `tracking_uri` may have a password.
     Without `trials` and `seconds` a search takes seven minutes; without `workers` it uses every
@@ -59,6 +60,7 @@ class SearchOptions:
     gpus_per_trial: float | None = None
     sampler: str = SAMPLERS[0]
     objective: str = "macs"
+    front_from: str | None = None
     max_params: str | None = None
     seed: int = 0
     epochs: int | None = None
@@ -88,6 +90,7 @@ def plan_search(options: SearchOptions) -> Plan:
         NasfuseError: of the kind that fits what is wrong.
     """
     budget = parse_budget(options.budget)
+    front_from = _front_from(options.front_from, budget)
     max_params = parse_count(options.max_params)
     space = load_space(options.space)
     check_budget(space, budget, max_params)  # before the images are loaded: it takes no time
@@ -128,6 +131,7 @@ def plan_search(options: SearchOptions) -> Plan:
         gpus_per_trial=options.gpus_per_trial,
         ray_address=options.ray_address,
         objective=options.objective,  # type: ignore[arg-type]  # checked above
+        front_from=front_from,
         max_params=max_params,
     )
     folder, named = options.studies / name, options.name is not None
@@ -207,6 +211,21 @@ def _check_options(options: SearchOptions) -> None:
             why="a study is a folder of its own: no slashes, no dot in front",
             fix="--name my-study   and --studies for another place",
         )
+
+
+def _front_from(text: str | None, budget: int) -> int | None:
+    """MACs at which the front begins; None where that was not said."""
+    if text is None:
+        return None
+    macs = parse_budget(text, "--front-from")
+    if macs > budget:
+        raise UsageError(
+            f"the front cannot begin at {show_macs(macs)} MACs",
+            where="--front-from",
+            why=f"the budget is {show_macs(budget)} MACs",
+            fix=f"--front-from {show_macs(budget)}   for networks of the whole budget only",
+        )
+    return macs
 
 
 def _databases(options: SearchOptions) -> tuple[str | None, str | None]:

@@ -107,10 +107,18 @@ def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int
         f"study   {settings.name}",
         f"data    {settings.data}: {train:,} training images, {len(settings.classes)} classes",
         f"space   {settings.space_name}: about {size:.0e} networks before scaling",
-        f"budget  {show_macs(settings.budget)} MACs an image (the FLOPs of mobile networks)",
+        f"budget  {budget_text(settings)} MACs an image (the FLOPs of mobile networks)",
         f"rungs   {rungs} images",
         f"limits  {progress_words}",
     ]
+
+
+def budget_text(settings: Settings) -> str:
+    """400M, or 100M to 400M where the front is to begin at a cost."""
+    start, most = settings.front_from, show_macs(settings.budget)
+    if start is None:
+        return most
+    return f"{show_macs(start)} to {most}" if start < settings.budget else f"all of {most}"
 
 
 def rung_text(rung: Rung) -> str:

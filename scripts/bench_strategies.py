@@ -7,6 +7,7 @@ Runs four strategies on one space, with one trainer, and counts the processor's 
 and judging until each first holds a fully trained network of the target accuracy:
 
     nasfuse   the default search: hand-made networks first, short trainings, pauses, promotions
+    at budget the same for networks of the whole budget only (--front-from), as those below do it
     random    random networks that use the whole budget, each trained fully
     tpe       plain Optuna TPE on the accuracy of full trainings, over the same networks
     asha      Ray Tune's ASHA on validation accuracy after each epoch, over the same networks
@@ -16,7 +17,7 @@ trainings. All see validation accuracy only. A strategy that does not reach the 
 random search may spend, N full trainings, counts with what it has spent, which favours it; such
 runs are marked. Ratios are geometric means over seeds, with bootstrap intervals over the seeds of
 both. The three others are favoured in one more way: they need not find cheap networks, as the
-default search does for its front.
+default search does for its front. `at budget` need not either.
 
 What has run is kept in the folder, so the script can be stopped and started again.
 """
@@ -246,7 +247,7 @@ def _asha_curve(frames: Sequence[Any], epochs: int) -> Curve:
     return curve
 
 
-def run_nasfuse(setting: Setting, seed: int) -> Curve:
+def run_nasfuse(setting: Setting, seed: int, front_from: str | None = None) -> Curve:
     with tempfile.TemporaryDirectory() as folder:
         options = SearchOptions(
             budget=f"{setting.budget / 1e6:g}MFLOPs",
@@ -256,6 +257,7 @@ def run_nasfuse(setting: Setting, seed: int) -> Curve:
             trials=4 * setting.trainings,
             workers=setting.workers,
             seed=seed,
+            front_from=front_from,
             studies=Path(folder),
         )
         results = search(options).progress.results
@@ -267,8 +269,13 @@ def run_nasfuse(setting: Setting, seed: int) -> Curve:
     return curve
 
 
+def run_at_budget(setting: Setting, seed: int) -> Curve:
+    return run_nasfuse(setting, seed, f"{setting.budget / 1e6:g}MFLOPs")
+
+
 STRATEGIES: dict[str, Callable[[Setting, int], Curve]] = {
     "nasfuse": run_nasfuse,
+    "at budget": run_at_budget,
     "random": run_random,
     "tpe": run_tpe,
     "asha": run_asha,
@@ -320,6 +327,7 @@ def compare(found: dict[str, list[Curve]]) -> dict[str, Any]:
                 "reached": sum(reached for _, reached in pairs),
                 "best": [round(max(a for _, a in curve), 4) for curve in found[name]],
                 "ratio": _ratio(logs[name], logs["nasfuse"]),
+                "ratio at budget": _ratio(logs[name], logs["at budget"]),
             }
         )
     return {"target": target, "limit": round(limit, 1), "rows": rows}
@@ -334,6 +342,11 @@ def _ratio(logs: Any, ours: Any) -> list[float]:
     ]
     values = [logs.mean() - ours.mean(), *np.percentile(draws, [2.5, 97.5])]
     return [round(math.exp(value), 2) for value in values]
+
+
+def _interval(ratio: Sequence[float]) -> str:
+    middle, low, high = ratio
+    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 
 def main() -> None:
@@ -365,13 +378,13 @@ def main() -> None:
         return
     print(", ".join(f"{name} {value}" for name, value in {**about, **setting.__dict__}.items()))
     print(f"target {found['target']:.4f}, the median best of random search")
-    print(f"{'strategy':<9} {'reached':>7} {'times ours':>22}  CPU-seconds to it, best accuracy")
+    titles = f"{'times nasfuse':>20} {'times at budget':>20}"
+    print(f"{'strategy':<9} {'reached':>7} {titles}  CPU-seconds to it, best accuracy")
     for row in found["rows"]:
-        middle, low, high = row["ratio"]
-        ratio = f"{middle:.1f} ({low:.1f} to {high:.1f})"
+        ratios = " ".join(f"{_interval(row[name]):>20}" for name in ("ratio", "ratio at budget"))
         seconds = " ".join(f"{s:.0f}" for s in row["CPU-seconds"])
         reached = f"{row['reached']} of {options.seeds}"
-        print(f"{row['strategy']:<9} {reached:>7} {ratio:>22}  {seconds}; {row['best']}")
+        print(f"{row['strategy']:<9} {reached:>7} {ratios}  {seconds}; {row['best']}")
 
 
 if __name__ == "__main__":

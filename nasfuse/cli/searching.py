@@ -70,6 +70,13 @@ def search(
             autocompletion=completing.objectives,
         ),
     ] = "macs",
+    front_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the front begins; the budget itself for networks that use all of it."
+            "  [default: 1/64 of the budget]"
+        ),
+    ] = None,
     max_params: Annotated[str | None, typer.Option(help="Upper limit, such as 500K or 5M.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML file with how to train.")] = None,
     ray_address: RayAddress = None,
@@ -114,6 +121,7 @@ def search(
         sampler=sampler,
         seed=seed,
         objective=objective,
+        front_from=front_from,
         max_params=max_params,
         epochs=epochs,
         recipe=recipe,

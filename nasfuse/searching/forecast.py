@@ -18,13 +18,13 @@ from nasfuse.finals import FINALISTS, REPEATS
 from nasfuse.network import build, cost
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.probing import Meter
-from nasfuse.searching.proposing import SMALLEST_SHARE, reachable
+from nasfuse.searching.proposing import reachable, smallest_share
 from nasfuse.searching.rungs import Ladder
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.study import Settings
 from nasfuse.training import Training, evaluate, reserve_memory
 
-SHARES = (1.0, 1 / 4, 1 / 16, SMALLEST_SHARE)  # of the budget, at which a network is measured
+MEASURED = 4  # networks, of which the targets are evenly spaced as proposals' are
 BATCHES = 2
 BYTES = 4  # of a parameter in a file
 STUDY = 15_000_000  # bytes of a small study's report, databases and what MLflow has of it
@@ -90,9 +90,10 @@ def disk_needed(settings: Settings, trials: int, workers: int) -> int:
 def _members(settings: Settings) -> Sequence[Architecture]:
     """A random member of the space at each share of the budget, or the smallest that it allows."""
     space = settings.search_space
+    smallest = smallest_share(settings.budget, settings.front_from)
     found: list[Architecture] = []
     for seed in range(100):
-        candidate, share = space.sample(seed), SHARES[len(found)]
+        candidate, share = space.sample(seed), smallest ** (len(found) / (MEASURED - 1))
         try:
             fitted = fit_to_budget(
                 candidate.architecture, candidate.scaling, int(share * settings.budget)
@@ -100,7 +101,7 @@ def _members(settings: Settings) -> Sequence[Architecture]:
         except BudgetError:
             continue
         found.append(fitted)
-        if len(found) == len(SHARES):
+        if len(found) == MEASURED:
             break
     return found
 

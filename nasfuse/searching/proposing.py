@@ -25,8 +25,8 @@ from nasfuse.searching.samplers import make_sampler
 from nasfuse.searching.storage import DIRECTIONS, Storage
 from nasfuse.space import Candidate, SearchSpace
 
-# A trial's own target lies between this share of the budget and all of it, so that the front has
-# cheap networks as well; 6 doublings.
+# A trial's own target lies between this share of the budget and all of it, where nothing else was
+# asked for, so that the front has cheap networks as well; 6 doublings.
 SMALLEST_SHARE = 1 / 64
 SHARE = "share"
 MAX_DUPLICATES = 100
@@ -53,7 +53,7 @@ class Proposer:
     The study maximises accuracy on the first rung and minimises the cost it is told. Samplers see a
     copy of it in memory, for on the disk each parameter would wait for a sync: a trial is written
     at once when it is proposed, and once more when it is told. What was refused stays out of the
-    database.
+    database. `front_from` are the MACs of the cheapest target that a proposal is given.
     """
 
     def __init__(
@@ -65,13 +65,14 @@ class Proposer:
         sampler: str,
         seed: int,
         max_params: int | None = None,
+        front_from: int | None = None,
     ) -> None:
         self.space, self.budget, self.sampler = space, budget, sampler
-        self.max_params = max_params
+        self.max_params, self.smallest = max_params, smallest_share(budget, front_from)
         self.kept = storage.open()
         stored = self.kept.all()
         # a resumed search must not draw the same numbers again
-        asked = make_sampler(sampler, domain(space, budget), seed + len(stored))
+        asked = make_sampler(sampler, domain(space, budget, self.smallest), seed + len(stored))
         self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
         proposed = [trial for trial in stored if "key" in trial.user_attrs]
         told = [trial for trial in proposed if trial.params]
@@ -113,7 +114,7 @@ class Proposer:
         """A new network within the budget; None when the space seems to have no more."""
         for _ in range(MAX_DUPLICATES):
             trial = self._live.ask()
-            share = trial.suggest_float(SHARE, SMALLEST_SHARE, 1.0, log=True)
+            share = trial.suggest_float(SHARE, self.smallest, 1.0, log=True)
             architecture = self._fit(self.space.suggest(trial), share)
             if architecture is not None and architecture.key not in self.seen:
                 return self._record(trial, architecture)
@@ -159,14 +160,19 @@ class Proposer:
         self._live.tell(live, values, state=state, skip_if_finished=True)
 
 
-def domain(space: SearchSpace, budget: int) -> Domain:
+def smallest_share(budget: int, front_from: int | None) -> float:
+    """Of the budget, for the target of the cheapest proposals."""
+    return SMALLEST_SHARE if front_from is None else front_from / budget
+
+
+def domain(space: SearchSpace, budget: int, smallest: float = SMALLEST_SHARE) -> Domain:
     """What samplers are told of a space: its parameters, and how much of the budget to use.
 
     A network is fitted to the share only once it is chosen, which takes milliseconds.
     """
 
     def suggest(trial: Asked) -> None:
-        trial.suggest_float(SHARE, SMALLEST_SHARE, 1.0, log=True)
+        trial.suggest_float(SHARE, smallest, 1.0, log=True)
         fill(space.template, trial, "")
 
     def price(params: Mapping[str, Value]) -> float:

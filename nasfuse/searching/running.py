@@ -61,6 +61,7 @@ def run_search(
         sampler=settings.sampler,
         seed=settings.seed,
         max_params=settings.max_params,
+        front_from=settings.front_from,
     )
     proposer.catch_up(progress.results)
 

@@ -34,7 +34,8 @@ class Settings(BaseModel):
     `id` tells studies of one name apart. `space` is the whole document of the search space, `mean`
     and `std` belong to the channels of training images with values between 0 and 1, `side` is that
     of stored images from folders. `trials` to `ray_address` are what was asked of the first run; a
-    resumed one takes them up. `objective` is the cost of the front, `max_params` a second limit,
+    resumed one takes them up. `objective` is the cost of the front, which begins at
+    `front_from` MACs where that was asked for, `max_params` a second limit,
     `skip_bad` the most unreadable images that are left out of a folder. `storage` is the address of
     the database of the proposals, where it is not a file in the study's folder.
     """
@@ -65,6 +66,7 @@ class Settings(BaseModel):
     gpus_per_trial: float | None = None
     ray_address: str | None = None
     objective: Objective = "macs"
+    front_from: int | None = None
     max_params: int | None = None
     skip_bad: int = 0
     storage: str | None = None

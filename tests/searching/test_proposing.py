@@ -55,6 +55,19 @@ def test_references_come_first_and_fill_the_budget(tmp_path: Path) -> None:
     assert later.origin == "tpe"
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_front_that_begins_at_the_budget_is_of_networks_that_use_it(
+    tmp_path: Path, sampler: str
+) -> None:
+    kept = Storage(tmp_path / "study.db")
+    asking = Proposer(kept, SPACE, budget=BUDGET, sampler=sampler, seed=1, front_from=BUDGET)
+    for number in range(25):
+        proposal = asking.propose()
+        assert proposal is not None
+        assert 0.8 * BUDGET < proposal.cost.larger <= BUDGET
+        asking.tell(proposal.number, accuracy=0.5 + number / 100, cost=proposal.cost.macs)
+
+
 def test_the_same_seed_proposes_the_same(tmp_path: Path) -> None:
     runs = []
     for name in ("a", "b"):
