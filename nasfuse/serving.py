@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,8 @@ from nasfuse.tracking import require_store
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+FIRST_PORT, PORTS = 20_000, 10_000  # below those that systems hand out
+PLUGIN = "nasfuse"  # of MLflow: run_lists.py
 SETTINGS = {
     # one worker and no job runner: 2 processes instead of 10, 0.4 GB instead of 1.6 GB
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -57,14 +60,16 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 def serve(
     uri: str, artifacts: Path, *, host: str = "127.0.0.1", port: int = 0, log: Path | None = None
 ) -> Server:
-    """Start `mlflow server` over a store and return when it answers; port 0 takes a free one.
+    """Start `mlflow server` over a store and return when it answers.
+
+    Port 0 takes the same one each time for one store, or, if that is taken, any free one.
 
     Raises:
         StorageError: no study has been tracked here.
         SetupError: the port is taken, or the server ended or did not answer in a minute.
     """
     require_store(uri)
-    port = _claim(host, port)
+    port = _claim(host, port) if port else _usual(host, uri)
     with log.open("wb+") if log else tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             _command(uri, artifacts, host=host, port=port),
@@ -92,6 +97,14 @@ def open_to(host: str) -> str:
     )
 
 
+def _usual(host: str, uri: str) -> int:
+    """The store's own port, so that a browser finds its addresses and settings again."""
+    try:
+        return _claim(host, FIRST_PORT + zlib.crc32(uri.encode()) % PORTS)
+    except SetupError:
+        return _claim(host, 0)
+
+
 def _claim(host: str, port: int) -> int:
     """A port that nobody listens on; otherwise another program's answer could pass for ours."""
     with socket.socket() as probe:
@@ -109,7 +122,7 @@ def _claim(host: str, port: int) -> int:
 
 
 def _command(uri: str, artifacts: Path, *, host: str, port: int) -> list[str]:
-    program = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    program = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--app-name", PLUGIN]
     listen = ["--host", host, "--port", str(port)]
     stores = ["--backend-store-uri", uri, "--artifacts-destination", str(artifacts.absolute())]
     return [*program, *listen, *stores]

@@ -356,7 +356,7 @@ def study_addresses(base: str, uri: str, study: str, identity: str) -> Addresses
     if experiment is None or run is None:
         raise StorageError(f"the study '{study}' has not been tracked here", where=uri)
     pages = _pages(f"{base}/", experiment.experiment_id, run.info.run_id)
-    return pages._replace(server=base)
+    return pages._replace(server=f"{base}/#/experiments?{TRAINING}")
 
 
 def require_store(uri: str) -> None:

@@ -159,18 +159,16 @@ def shared_view(parent: str, created: int) -> str:
 
 
 def _view_state(parent: str) -> dict[str, Any]:
-    """A scatter of `accuracy` over `mmacs`, and a table that has the front on top."""
+    """Scatters over `mmacs` of both accuracies, and a table that has the front on top.
+
+    `accuracy` is that of full trainings; the first rung's is known of every trial.
+    """
     section = {"uuid": "nasfuse-front", "name": "Front", "display": True, "isReordered": False}
-    chart = {"type": "SCATTER", "uuid": "nasfuse-scatter", "metricSectionId": section["uuid"]}
-    axes = {
-        "xaxis": {"key": "mmacs", "type": "METRIC"},
-        "yaxis": {"key": "accuracy", "type": "METRIC"},
-    }
-    flags = {"deleted": False, "isGenerated": False, "runsCountToCompare": 500}
+    metrics = ("accuracy", "accuracy_rung0")
     columns = ["metrics.`accuracy`", "metrics.`mmacs`", "tags.`pareto`", "tags.`fusions`"]
     return {
-        "compareRunCharts": [{**chart, **axes, **flags}],
-        "compareRunSections": [{**section, "columns": 1, "cardHeight": 560}],
+        "compareRunCharts": [_scatter(metric, section["uuid"]) for metric in metrics],
+        "compareRunSections": [{**section, "columns": 2, "cardHeight": 400}],
         "isAccordionReordered": True,
         "runsHiddenMode": "SHOW_ALL",
         "useGroupedValuesInCharts": False,
@@ -178,4 +176,17 @@ def _view_state(parent: str) -> dict[str, Any]:
         "orderByKey": "metrics.`pareto`",
         "orderByAsc": False,
         "selectedColumns": columns,
+    }
+
+
+def _scatter(metric: str, section: object) -> dict[str, Any]:
+    return {
+        "type": "SCATTER",
+        "uuid": f"nasfuse-{metric}",
+        "metricSectionId": section,
+        "xaxis": {"key": "mmacs", "type": "METRIC"},
+        "yaxis": {"key": metric, "type": "METRIC"},
+        "deleted": False,
+        "isGenerated": False,
+        "runsCountToCompare": 500,
     }

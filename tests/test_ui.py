@@ -14,7 +14,7 @@ from nasfuse.report import write_report
 from nasfuse.results import Result
 from nasfuse.serving import serve
 from nasfuse.summary import summarise
-from nasfuse.tracking import Tracker, local_uri, study_addresses
+from nasfuse.tracking import Tracker, local_uri, open_client, study_addresses
 
 BUDGET = 100_000_000
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -39,16 +39,17 @@ def page_in_browser(address: str, profile: Path, *, seconds: int, offline: bool 
     return ran.stdout
 
 
+TRIALS, FULL = 120, 30
 POINT = r'<path class="point[ "]'  # as plotly draws one
 
 
 @pytest.fixture
 def study(make_result: Callable[..., Result]) -> list[Result]:
-    """Fifty trials, each on both rungs."""
+    """More trials than MLflow's run list has on a page; some of them are fully trained."""
     return [
-        make_result(n, rung=rung, macs=(n + 1) * 1_900_000, accuracy=0.3 + rung / 5 + (n % 7) / 50)
-        for n in range(50)
-        for rung in (0, 1)
+        make_result(n, rung=rung, macs=(n + 1) * 800_000, accuracy=0.3 + rung / 5 + (n % 7) / 50)
+        for n in range(TRIALS)
+        for rung in ((0, 1) if n < FULL else (0,))
     ]
 
 
@@ -74,8 +75,11 @@ def test_mlflow_opens_on_the_front(study: list[Result], tmp_path: Path) -> None:
 
         addresses = study_addresses(server.address, uri, "demo", "demo")
         chart = wait_for(addresses.front, POINT)
-        assert len(re.findall(POINT, chart)) == 50
+        assert len(re.findall(POINT, chart)) == TRIALS + FULL, "two charts: of the first rung, of the last"
         assert "mmacs" in chart
+        programs = open_client(server.address)
+        asked = programs.search_runs([tracker.experiment_id], max_results=100)
+        assert len(asked) == 100, "only MLflow's own pages get more than they ask for"
         note = wait_for(addresses.note, "interactive page")
         links = re.findall(r'href="(#/experiments/[^"]*)"[^>]*>([^<]*)<', note)
         keys = {text: link for link, text in links}
@@ -92,7 +96,7 @@ def test_our_page_draws_without_network(study: list[Result], tmp_path: Path) -> 
     address = (tmp_path / "front.html").as_uri()
     page = page_in_browser(address, tmp_path / "profile", seconds=20, offline=True)
     on_the_front = len((tmp_path / "front.csv").read_text().splitlines()) - 1
-    assert len(re.findall(POINT, page)) == 50 + on_the_front
+    assert len(re.findall(POINT, page)) == FULL + on_the_front
     assert "validation accuracy" in page
 
 
