@@ -23,6 +23,7 @@ from nasfuse.curves import (
     series,
     ticks,
 )
+from nasfuse.hand_made import html_section
 from nasfuse.results import Result
 from nasfuse.summary import Summary, fusion_text, sentences
 from nasfuse.tables import html_table
@@ -242,6 +243,7 @@ def page(
             "<h2>What it says</h2>",
             *lines[2:],
             f'<h2>The front</h2><div class="table">{html_table(summary.front)}</div>',
+            html_section(results),
         ]
     return "\n".join(
         [

@@ -13,6 +13,7 @@ from typing import Any
 from nasfuse.comparison import Beside
 from nasfuse.curves import COSTS, GREY, PURPLE, Series, along, costs, repeated, series
 from nasfuse.files import write_bytes
+from nasfuse.hand_made import markdown_section
 from nasfuse.page import draw, page
 from nasfuse.results import Result
 from nasfuse.summary import Row, Summary, front_rows, sentences, summarise
@@ -105,7 +106,7 @@ def write_report(
         "front.html": page(results, summary, title, compared).encode(),
         "front.png": picture(results, summary, title),
         "front.csv": csv_table(summary.front).encode(),
-        "report.md": _markdown(summary, title, more).encode(),
+        "report.md": _markdown(summary, title, markdown_section(results) + more).encode(),
     }
     for name, content in files.items():
         write_bytes(folder / name, content)

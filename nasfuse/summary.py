@@ -189,7 +189,7 @@ def _comparison(summary: Summary) -> list[str]:
     claim = "" if abs(gain) >= margin else " No difference can be claimed."
     return [
         f"Best hand-made network: {_brief(baseline)}. Best found by the search: {_brief(found)}: "
-        f"{abs(gain):.2f} points {sign} it, with {found.macs / baseline.macs:.2g} times its MACs.",
+        f"{abs(gain):.2f} points {sign} it, with {found.macs / baseline.macs:.3g} times its MACs.",
         f"One training scatters by about {SCATTER} points between seeds, and on "
         f"{summary.validation:,} validation images a difference below {margin:.1f} points may be "
         f"chance.{claim}",
@@ -242,7 +242,7 @@ def _against_hand_made(found: Verdict) -> list[str]:
         ]
     low, middle, high = (100 * value for value in found.margin(best, hand_made))
     ratio = best.result.cost / hand_made.result.cost
-    numbers = f"{middle:+.2f} points ({low:+.2f} to {high:+.2f}), {ratio:.2g} times its cost"
+    numbers = f"{middle:+.2f} points ({low:+.2f} to {high:+.2f}), {ratio:.3g} times its cost"
     claim = "beats" if low > 0 else "is not shown to be more accurate than"
     return [f"Trial {best.result.number} {claim} {name}: {numbers}."]
 

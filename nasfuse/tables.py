@@ -28,7 +28,7 @@ def _markdown_row(one: Row, link: str | None) -> str:
 
 def plain(text: str) -> str:
     """Text that neither ends its cell nor is read as HTML or as a link."""
-    escaped = html.escape(text).replace("\n", " ")
+    escaped = html.escape(text, quote=False).replace("\n", " ")
     for sign in "|[]`*":
         escaped = escaped.replace(sign, f"&#{ord(sign)};")
     return escaped

@@ -29,7 +29,7 @@ LAYERS = [
     {"finals", "latency", "training"},
     {"summary", "fusion_map", "memory"},
     {"tables", "swaps", "curves"},
-    {"trial_runs", "fusion_words"},
+    {"trial_runs", "fusion_words", "hand_made"},
     {"tracking", "run_lists"},
     {"serving", "searching"},
     {"choosing", "exporting"},

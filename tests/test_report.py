@@ -13,6 +13,7 @@ import pytest
 
 from nasfuse.curves import COSTS, growth, repeated, ticks
 from nasfuse.errors import StorageError
+from nasfuse.hand_made import hand_made, html_section, markdown_section
 from nasfuse.report import draw, front_rows, summarise, write_report
 from nasfuse.results import Result
 from nasfuse.summary import SCATTER, fusion_text, sentences
@@ -233,3 +234,18 @@ def test_ticks_are_round_numbers(low: float, high: float, inside: list[float]) -
     marks = ticks(low, high)
     assert set(inside) <= set(marks)
     assert 3 <= sum(low <= mark <= high for mark in marks) <= 8
+
+
+def test_all_hand_made_networks_are_shown(study: list[Result]) -> None:
+    """Also those that were stopped, each with the accuracy of the rungs that it reached."""
+    stopped = study[:5] + study[6:]
+    header, *lines = hand_made(stopped)
+    assert header[4:6] == ["rung 0", "rung 1"]
+    assert [(line[0], *line[4:6]) for line in lines] == [
+        ("all-add", "90.00%", ""),
+        ("all-concat", "30.00%", "58.00%"),
+    ]
+    assert "<td>all-add</td>" in html_section(stopped)
+    assert "| all-concat | 1 |" in markdown_section(stopped)
+    assert not hand_made(stopped[2:4])
+    assert html_section([]) == markdown_section([]) == ""
