@@ -167,10 +167,8 @@ def _screen(progress: Progress) -> RenderableType:
         parts.append(Text(f"best    {best.point.accuracy:.4f} at {show_macs(best.macs)} MACs"))
         state = "" if best.rung == top else f" (of rung {best.rung}, so far)"
         parts += [Text(f"front{state}", style="bold"), front_table(front, rows=ROWS)]
-    known = {r.key: r for r in progress.results if r.status == "complete" and not r.repeat}
-    for job, epoch, loss in list(progress.running.values()):
-        text = _running(job, epoch, loss, progress=progress, before=known.get(job.key))
-        parts.append(Text(text, style="dim", no_wrap=True, overflow="ellipsis"))
+    if running := list(progress.running.values()):
+        parts.append(_running_table(running, progress))
     if progress.listening:
         parts.append(Text(progress.listening, style="dim", no_wrap=True, overflow="ellipsis"))
     if progress.stopping:
@@ -206,16 +204,25 @@ def rung_lines(results: Sequence[Result]) -> list[str]:
     return lines or ["rung 0  nothing trained yet"]
 
 
-def _running(
-    job: Job, epoch: int, loss: float, *, progress: Progress, before: Result | None
-) -> str:
-    """One line on a job: its epoch and loss, and the accuracy that the network had before."""
-    rung = progress.study.settings.recipe.rungs[job.rung]
-    now = f"epoch {epoch + 1}/{rung.epochs}" + (f", loss {loss:.3f}" if epoch else "")
-    had = f", had {before.point.accuracy:.4f}" if before else ""
-    again = f", seed {job.repeat + 1}" if job.repeat else ""
-    where = f"running {job.number} on rung {job.rung}{again}"
-    return f"{where}: {now}{had}   {fusion_text(job.architecture)}"
+def _running_table(running: Sequence[tuple[Job, int, float]], progress: Progress) -> Table:
+    """A line a job: its rung and epoch, and the accuracy that its network had before."""
+    known = {r.key: r for r in progress.results if r.status == "complete" and not r.repeat}
+    rungs = progress.study.settings.recipe.rungs
+    table = Table(box=None, pad_edge=False, header_style="bold", style="dim")
+    for name in ("running", "rung", "epoch", "loss", "accuracy so far"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("fusions, stage by stage", ratio=1, no_wrap=True, overflow="ellipsis")
+    for job, epoch, loss in running:
+        before = known.get(job.key)
+        table.add_row(
+            str(job.number),
+            f"{job.rung}, seed {job.repeat + 1}" if job.repeat else str(job.rung),
+            f"{epoch + 1}/{rungs[job.rung].epochs}",
+            f"{loss:.3f}" if epoch else "",
+            f"{before.point.accuracy:.4f} (rung {before.rung})" if before else "",
+            fusion_text(job.architecture),
+        )
+    return table
 
 
 class _Screen:

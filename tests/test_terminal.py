@@ -59,7 +59,7 @@ def test_a_terminal_shows_rungs_the_best_and_what_runs(progress: Progress) -> No
         "rung 0  2 trained, 1 failed",
         "rung 1  1 trained",
         "best    0.7123",
-        "running 1 on rung 2: epoch 4/5, loss 0.750, had 0.7123",
+        "1     2    4/5  0.750  0.7123 (rung 1)  ",
     ):
         assert words in screen, screen
     assert STOPPING not in screen
