@@ -133,10 +133,12 @@ def _stage_lines(architecture: Architecture) -> list[str]:
     return [*lines, *([f"neck      {neck.kind}"] if neck else [])]
 
 
-def print_addresses(study: str, addresses: Addresses, *, as_json: bool) -> None:
+def print_addresses(study: str, addresses: Addresses, *, quiet: bool, as_json: bool) -> None:
     """Where a browser finds the study's chart, its note with the table, and all studies."""
     if as_json:
         print_json({"schema_version": 1, "study": study, **addresses._asdict()})
+    elif quiet:
+        print(addresses.front)
     else:
         print(f"the front of {study}, as a chart of its trials:\n  {addresses.front}")
         print(f"the front as a table:\n  {addresses.note}")

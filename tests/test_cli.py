@@ -101,7 +101,7 @@ def test_help_names_every_verb_and_has_examples(
         about = said(verb.__name__, "--help")
         assert f"\n  {verb.__name__} " in listing
         assert f"Example: nasfuse {verb.__name__}" in about
-        assert {"--verbose", "--json"} <= set(about.split()), verb.__name__
+        assert {"--verbose", "--quiet", "--json"} <= set(about.split()), verb.__name__
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nasfuse.cli.options import MAX_SEED, Json, SkipBad
+from nasfuse.cli.options import MAX_SEED, Json, Quiet, SkipBad
 from nasfuse.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROWS = 20  # classes, or unreadable files, that the terminal shows
 
 
-def names(as_json: Json = False) -> None:
+def names(quiet: Quiet = False, as_json: Json = False) -> None:
     """List the data sets that have a name."""
     from nasfuse.data.load import DATASETS
     from nasfuse.screens import print_json
@@ -26,7 +26,7 @@ def names(as_json: Json = False) -> None:
         print_json({"schema_version": 1, "data": DATASETS})
     else:
         for name, description in DATASETS.items():
-            print(f"{name:<14} {description}")
+            print(name if quiet else f"{name:<14} {description}")
 
 
 def check(
@@ -37,11 +37,12 @@ def check(
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Of the search; it draws validation images.")
     ] = 0,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Count images and classes, and list all that is wrong with them; exit code 3 if anything is.
 
-    Every image is decoded, and kept so for the search.
+    Every image is decoded, and kept so for the search. With -q only what is wrong is said.
     """
     from dataclasses import asdict
 
@@ -51,21 +52,21 @@ def check(
     from nasfuse.terminal import decoding
 
     side = 2 * load_space("default").resolution
-    with decoding(make_console(as_json), quiet=False):
+    with decoding(make_console(as_json), quiet=quiet):
         found = survey(data, side=side, seed=seed, skip_bad=skip_bad)
     if as_json:
         findings = [finding._asdict() for finding in found.findings]
         print_json({"schema_version": 1, **asdict(found), "findings": findings})
     else:
         console = make_console(False)
-        for line in _lines(found):
+        for line in _lines(found, counts=not quiet):
             say(console, line)
     if not found.usable:
         raise typer.Exit(DataError.exit_code)
 
 
-def _lines(found: Survey) -> Iterator[str]:
-    if found.counts:
+def _lines(found: Survey, *, counts: bool) -> Iterator[str]:
+    if found.counts and counts:
         total = sum(sum(counts) for counts in found.counts.values())
         channels, height, width = found.shape
         yield (
@@ -81,6 +82,8 @@ def _lines(found: Survey) -> Iterator[str]:
             if text := getattr(finding, name):
                 yield f"  {name + ':':<6} {text}"
     yield from _rows([f"  {path}: {reason}" for path, reason in found.unreadable.items()], "files")
+    if not counts:
+        return
     errors = sum(finding.level == "error" for finding in found.findings)
     warnings = len(found.findings) - errors
     yield f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nasfuse.cli import completing
-from nasfuse.cli.options import Json
+from nasfuse.cli.options import Json, Quiet
 
 
 def cost(
@@ -20,9 +20,10 @@ def cost(
         ),
     ],
     by_layer: Annotated[bool, typer.Option("--by-layer", help="One line a layer.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Print what an architecture costs, by our count and by thop's."""
+    """Print what an architecture costs, by our count and by thop's; with -q the MACs alone."""
     from nasfuse.network import cost as cost_of
     from nasfuse.network import thop_macs
     from nasfuse.plan import plan
@@ -40,6 +41,9 @@ def cost(
         ]
         listing = {"layers": rows} if by_layer else {}
         print_json({"schema_version": 1, "key": document.key, **counts, **listing})
+        return
+    if quiet:
+        print(price.macs)
         return
     console = make_console(False)
     if by_layer:
@@ -59,6 +63,7 @@ def spaces(
     example: Annotated[
         bool, typer.Option("--example", help="Print a complete architecture of the space.")
     ] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """List the search spaces and the published networks, or print a space."""
@@ -75,6 +80,8 @@ def spaces(
     elif as_json:
         sizes = {known: load_space(known).size for known in space_names()}
         print_json({"schema_version": 1, "spaces": sizes, "architectures": reference_names()})
+    elif quiet:
+        print("\n".join(space_names()))
     else:
         for known in space_names():
             space = load_space(known)

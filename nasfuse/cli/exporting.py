@@ -66,7 +66,7 @@ def export(
         register=register,
         studies=studies,
     )
-    with decoding(make_console(as_json), quiet=False):
+    with decoding(make_console(as_json), quiet=quiet):
         exported = write(options)
     files = sorted(path.name for path in out.iterdir())
     if as_json:

@@ -11,6 +11,7 @@ import typer
 from nasfuse.cli.options import (
     STUDIES,
     Json,
+    Quiet,
     Studies,
     StudyName,
     StudyOption,
@@ -24,6 +25,7 @@ def front(
     study: StudyName = None,
     studies: Studies = STUDIES,
     as_csv: Annotated[bool, typer.Option("--csv", help="As CSV; numbers are not rounded.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Print the Pareto front of a study."""
@@ -45,7 +47,8 @@ def front(
         sys.stdout.write(csv_table(front_rows(results)))
     else:
         console = make_console(False)
-        warn_of_short(console, found, best)
+        if not quiet:
+            warn_of_short(console, found, best)
         console.print(front_table(best))
 
 
@@ -53,9 +56,10 @@ def show(
     trial: TrialWords = None,
     study: StudyOption = None,
     studies: Studies = STUDIES,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Print everything about one trained network."""
+    """Print everything about one trained network; with -q the folder of its files."""
     from nasfuse.choosing import choose
     from nasfuse.screens import make_console, print_json, print_trial
 
@@ -63,6 +67,8 @@ def show(
     result = choose(found, which)
     if as_json:
         print_json({"schema_version": 1, **result.model_dump(mode="json", exclude_none=True)})
+    elif quiet:
+        print(found.trial(result.key))
     else:
         print_trial(make_console(False), found, result)
 
@@ -74,9 +80,10 @@ def ui(
         str, typer.Option(help="Address to listen on; another than this lets others in.")
     ] = "127.0.0.1",
     studies: Studies = STUDIES,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Serve MLflow on this machine and print the address of the front."""
+    """Serve MLflow on this machine and print where the front is; with -q only its chart."""
     from nasfuse.api import tracking_uri
     from nasfuse.screens import print_addresses
     from nasfuse.searching.study import find_study
@@ -94,7 +101,7 @@ def ui(
             raise SetupError(
                 "the tracking server cannot be used", where=uri, why=str(error)
             ) from None
-        print_addresses(settings.name, addresses, as_json=as_json)
+        print_addresses(settings.name, addresses, quiet=quiet, as_json=as_json)
         return
     if warning := open_to(host):
         print(warning, file=sys.stderr, flush=True)
@@ -102,7 +109,7 @@ def ui(
         signal.signal(number, lambda n, _: sys.exit(128 + n))  # so that the server is ended too
     with serve(uri, artifacts, host=host, port=port) as server:
         addresses = study_addresses(server.address, uri, settings.name, settings.id)
-        print_addresses(settings.name, addresses, as_json=as_json)
-        if not as_json:
+        print_addresses(settings.name, addresses, quiet=quiet, as_json=as_json)
+        if not (as_json or quiet):
             print("Ctrl-C ends the server.", flush=True)
         server.process.wait()
