@@ -6,6 +6,7 @@ a resumed search starts a new tuner, so what Ray pickles of these objects is nev
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from nasfuse.results import Result
 from nasfuse.searching.logbook import log
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
 from nasfuse.searching.sharing import memory_fraction, mps_runs
+from nasfuse.searching.thrift import Forgetting, workers_kept
 from nasfuse.searching.watchdog import PATIENCE, Watchdog, stuck
 from nasfuse.searching.worker import (
     Clock,
@@ -221,23 +223,10 @@ class StudyStopper(tune.Stopper):  # type: ignore[misc]
         return late or progress.failing or at_once
 
 
-class Forgetting(tune.Callback):  # type: ignore[misc]
-    """Lets go of what Ray keeps of an ended job: 25 kB, of which nothing is asked again.
-
-    Its statistics of every number that was reported take most of that (Ray 2.60).
-    """
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        kept = trial.run_metadata
-        kept.metric_analysis.clear()
-        kept.metric_n_steps.clear()
-        kept.last_result = {"done": True}
-        trial._default_result_or_future = None  # an object of Ray's, kept for it
-
-
 def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:
     """Let Ray Tune run the schedule's jobs until it has no more; Ray must be initialised."""
     scratch = task.trials.parent / "ray"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(schedule.workers)  # which start at once
     shutil.rmtree(scratch, ignore_errors=True)  # of a search that was killed
     try:
         tuner = tune.Tuner(
@@ -260,6 +249,7 @@ def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: List
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        with workers_kept():
+            tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
