@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,7 +38,7 @@ class TrialRun:
     metrics: dict[str, Metric]
 
 
-def trial_runs(results: Sequence[Result], final_rung: int) -> list[TrialRun]:
+def trial_runs(results: Sequence[Result], final_rung: int) -> Iterator[TrialRun]:
     """One entry a trial, in order of first appearance; of a step's results the last counts.
 
     Only results of `final_rung` give the metric `accuracy`, so that a chart never mixes rungs.
@@ -49,10 +50,8 @@ def trial_runs(results: Sequence[Result], final_rung: int) -> list[TrialRun]:
         steps[result.step] = result
     best = {result.key for result in result_front(results)}
     step, now = len(results), max(map(milliseconds, results), default=0)
-    return [
-        _trial_run(list(steps.values()), final_rung, pareto=Metric(key in best, step, now))
-        for key, steps in trials.items()
-    ]
+    for key, steps in trials.items():  # one after the other: all at once they would be large
+        yield _trial_run(list(steps.values()), final_rung, pareto=Metric(key in best, step, now))
 
 
 def training_runs(trained: Trained) -> Iterator[TrialRun]:
@@ -146,7 +145,7 @@ def flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:
         for name, part in items:
             yield from flatten(part, f"{path}.{name}" if path else str(name))
     else:
-        yield path, str(value)
+        yield sys.intern(path), sys.intern(str(value))  # the same of most trials, kept once
 
 
 def shared_view(parent: str, created: int) -> str:

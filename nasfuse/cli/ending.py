@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,13 +46,14 @@ def guarded(verb: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def _ending(verbose: bool) -> Iterator[None]:
     try:
-        yield
+        with _terminable():
+            yield
         sys.stdout.flush()
     except (typer.Exit, typer.Abort):
         raise
-    except KeyboardInterrupt:  # the second Ctrl-C of a search, or one where nothing is at stake
+    except KeyboardInterrupt as stop:  # the second Ctrl-C of a search, or nothing is at stake
         print("stopped at once; nasfuse resume goes on with the newest study", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if stop.args else 130) from None
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
@@ -60,6 +63,24 @@ def _ending(verbose: bool) -> Iterator[None]:
             traceback.print_exc()
         print(known or _bug(error), file=sys.stderr)
         raise typer.Exit(known.exit_code if known else 1) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a verb as Ctrl-C does, from its first line to its last."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _as_known(error: Exception) -> NasfuseError | None:

@@ -11,10 +11,11 @@ training loss was measured to rank worse than that where blocks differ (scripts/
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import insort
+from collections.abc import Sequence
 
 from nasfuse.recipe import Recipe
-from nasfuse.results import Result, Step, complete
+from nasfuse.results import Result, Step
 
 KEEP = 8  # after a complete run the best one in KEEP goes on to the next rung
 RESUME = 3  # of paused runs the best one in RESUME goes on, the first of a band at once
@@ -25,37 +26,54 @@ def band(macs: int, budget: int) -> int:
     return math.floor(math.log2(budget / macs))
 
 
-def bands(results: Iterable[Result], budget: int) -> dict[int, list[Result]]:
-    """Results of one rung by band of cost, the most promising first in each."""
-    grouped: dict[int, list[Result]] = {}
-    for result in results:
-        grouped.setdefault(band(result.macs, budget), []).append(result)
-    return {number: ranked(group) for number, group in grouped.items()}
+def standing(result: Result) -> tuple[float, float, float, int]:
+    """What results are ordered by: accuracy, then, where it is equal, the lower loss."""
+    return (-result.point.accuracy, result.loss or 0.0, result.macs, result.number)
 
 
-def ranked(group: Sequence[Result]) -> list[Result]:
-    """The most accurate first; of equally accurate ones that with the lower loss."""
-    return sorted(group, key=lambda r: (-r.point.accuracy, r.loss or 0.0, r.macs, r.number))
+class Bands:
+    """Complete results by rung and band of cost, the most promising first in each.
+
+    They are put in as they come, so that a decision takes no longer after thousands of them.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.grouped: dict[int, dict[int, list[Result]]] = {}
+        self.references: dict[int, list[Result]] = {}
+        self._taken = 0
+
+    def take(self, results: Sequence[Result]) -> None:
+        """Put in what a list of results has more than at the last call."""
+        for result in results[self._taken :]:
+            if result.status == "complete" and not result.repeat:
+                groups = self.grouped.setdefault(result.rung, {})
+                insort(groups.setdefault(band(result.macs, self.budget), []), result, key=standing)
+                if result.is_reference:
+                    self.references.setdefault(result.rung, []).append(result)
+        self._taken = len(results)
 
 
 class Ladder:
     """Decides on promotions from what has been trained and what is being trained."""
 
     def __init__(self, recipe: Recipe, *, budget: int) -> None:
-        self.recipe, self.budget = recipe, budget
+        self.recipe, self.bands = recipe, Bands(budget)
 
     def promotable(
         self, results: Sequence[Result], started: set[Step], *, least: int
     ) -> list[Result]:
         """Who should go up one rung, the highest rung first.
 
-        `started` holds everything trained or in training. Of each band a share goes on, and at
-        least the `least` best, which is for the end of a search.
+        `results` are those of the call before and what came since; `started` holds everything
+        trained or in training. Of each band a share goes on, and at least the `least` best, which
+        is for the end of a search.
         """
+        self.bands.take(results)
         return [
             result
             for rung in reversed(range(self.recipe.top))
-            for group in bands(complete(results, rung), self.budget).values()
+            for group in self.bands.grouped.get(rung, {}).values()
             for result in group[: max(self.kept(rung, len(group)), least)]
             if Step(result.key, rung + 1) not in started
         ]
@@ -81,9 +99,10 @@ class Ladder:
 
     def best_reference(self, results: Sequence[Result], started: set[Step]) -> list[Result]:
         """The most accurate hand-made network of each rung, where it is to go up still."""
+        self.bands.take(results)
         best = []
         for rung in range(self.recipe.top):
-            references = [r for r in complete(results, rung) if r.is_reference]
+            references = self.bands.references.get(rung, [])
             first = max(references, key=lambda r: (r.point.accuracy, -r.macs), default=None)
             if first is not None and Step(first.key, rung + 1) not in started:
                 best.append(first)

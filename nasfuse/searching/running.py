@@ -207,20 +207,26 @@ def _alone() -> Iterator[None]:
     """Let Ray start for this machine only: on the loopback address, and asking nobody outside.
 
     By itself it listens on every interface, looks for the one that leads to 8.8.8.8, and starts
-    the dashboard's process without a dashboard, which asks clouds for their metadata. Its setting
+    three processes that have nothing to do here: that of the dashboard, without a dashboard, which
+    asks clouds for their metadata; one that would add machines; one that carries logs. Its setting
     against the first two is read only when it is imported; against the third there is none.
     """
     from ray._private import node, ray_constants
 
-    def start_api_server(self: Any, *, include_dashboard: object, raise_on_failure: object) -> None:
-        """Nothing: there is no dashboard."""
+    def leave_out(self: Any, **unused: object) -> None:
+        """Start nothing."""
 
-    before = node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER
-    node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER = start_api_server, False
+    left_out = ("start_api_server", "start_monitor", "start_log_monitor")
+    before = {name: getattr(node.Node, name) for name in left_out}
+    cluster, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    for name in left_out:
+        setattr(node.Node, name, leave_out)
     try:
         yield
     finally:
-        node.Node.start_api_server, ray_constants.ENABLE_RAY_CLUSTER = before
+        ray_constants.ENABLE_RAY_CLUSTER = cluster
+        for name, start in before.items():
+            setattr(node.Node, name, start)
 
 
 def _of_cluster(resources: Resources, total: Mapping[str, float]) -> tuple[int, float]:

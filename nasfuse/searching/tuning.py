@@ -6,6 +6,7 @@ a resumed search starts a new tuner, so what Ray pickles of these objects is nev
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,16 @@ from nasfuse.errors import SetupError, StorageError
 from nasfuse.memory import is_out_of_memory, release_memory
 from nasfuse.results import Result
 from nasfuse.searching.logbook import log
+from nasfuse.searching.lookout import (
+    Lookout,
+    cause_of_death,
+    killed_for_memory,
+    stuck_path,
+)
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
 from nasfuse.searching.sharing import memory_fraction, mps_runs
-from nasfuse.searching.watchdog import PATIENCE, Watchdog, stuck
+from nasfuse.searching.thrift import Forgetting, InTurn, workers_kept
+from nasfuse.searching.watchdog import Watchdog
 from nasfuse.searching.worker import (
     Clock,
     Evaluation,
@@ -86,7 +94,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         return record(self.task, self.job, self.clock.spent, cause=cause, manner=manner)
 
     def _step(self) -> dict[str, Any]:
-        with self.watchdog.watch(_stuck_path(self.task, self.job), self.clock.seconds):
+        with self.watchdog.watch(stuck_path(self.task, self.job), self.clock.seconds):
             return self._train()
 
     def _train(self) -> dict[str, Any]:
@@ -103,18 +111,6 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         return _finished(self.evaluation.finish()) | notice
 
 
-def _stuck_path(task: Task, job: Job) -> Path:
-    """Where a worker that stands still leaves its stack."""
-    return result_path(task, job.step).with_suffix(".stuck")
-
-
-def _cause_of_death(task: Task, job: Job) -> str:
-    path = _stuck_path(task, job)
-    if stuck(path):
-        return f"nothing moved for {PATIENCE:g} s or more, three times; {path.name} has the stack"
-    return "its worker died three times (killed for want of memory?)"
-
-
 def _finished(result: Result) -> dict[str, Any]:
     return {"done": True, "result": result.model_dump_json(exclude_none=True)}
 
@@ -126,6 +122,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric="accuracy", mode="max")
         self.schedule, self.task, self.listen = schedule, task, listen
         self.progress = schedule.progress
+        self._killed: dict[str, int | None] = {}  # by the system, when a job began
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -142,6 +139,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         if job is None:
             return str(Searcher.FINISHED) if self.schedule.finished else None
         self.progress.running[trial_id] = (job, 0, float("nan"))
+        self._killed[trial_id] = killed_for_memory()
         self.listen(self.progress)
         return {"job": job.to_config()}
 
@@ -156,6 +154,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         job, *_ = self.progress.running.pop(trial_id, (None,))
+        killed = self._killed.pop(trial_id, None)
         if job is None:
             return
         self._note(result or {})
@@ -165,7 +164,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             if result and "result" in result:
                 self._finish(Result.model_validate_json(result["result"]))
             elif error:
-                cause = _cause_of_death(self.task, job)
+                cause = cause_of_death(self.task, job, killed)
                 self._finish(record(self.task, job, {"seconds": 0.0}, cause=cause))
             # else it was stopped on the way; a resumed search goes on from its checkpoint
         except Exception as broken:  # Ray would swallow it and train the job again
@@ -221,23 +220,10 @@ class StudyStopper(tune.Stopper):  # type: ignore[misc]
         return late or progress.failing or at_once
 
 
-class Forgetting(tune.Callback):  # type: ignore[misc]
-    """Lets go of what Ray keeps of an ended job: 25 kB, of which nothing is asked again.
-
-    Its statistics of every number that was reported take most of that (Ray 2.60).
-    """
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        kept = trial.run_metadata
-        kept.metric_analysis.clear()
-        kept.metric_n_steps.clear()
-        kept.last_result = {"done": True}
-        trial._default_result_or_future = None  # an object of Ray's, kept for it
-
-
 def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: Listener) -> None:
     """Let Ray Tune run the schedule's jobs until it has no more; Ray must be initialised."""
     scratch = task.trials.parent / "ray"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(schedule.workers)  # which start at once
     shutil.rmtree(scratch, ignore_errors=True)  # of a search that was killed
     try:
         tuner = tune.Tuner(
@@ -246,6 +232,7 @@ def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: List
             ),
             tune_config=tune.TuneConfig(
                 search_alg=JobSearcher(schedule, task, listen),
+                scheduler=InTurn(),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -255,11 +242,12 @@ def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: List
                 name="jobs",
                 verbose=0,
                 stop=StudyStopper(schedule.progress),
-                callbacks=[Forgetting()],
+                callbacks=[Forgetting(), Lookout(schedule.progress, task)],
                 failure_config=tune.FailureConfig(max_failures=2),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        tuner.fit()
+        with workers_kept():
+            tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

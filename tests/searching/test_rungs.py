@@ -6,11 +6,14 @@ import pytest
 
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result, Step
-from nasfuse.searching.rungs import KEEP, RESUME, Ladder, band, ranked
+from nasfuse.searching.rungs import KEEP, RESUME, Ladder, band, standing
 
 MakeResult = Callable[..., Result]
 BUDGET = 1000
-LADDER = Ladder(Recipe(), budget=BUDGET)
+
+
+def ladder() -> Ladder:
+    return Ladder(Recipe(), budget=BUDGET)
 
 
 @pytest.mark.parametrize(("macs", "number"), [(1000, 0), (501, 0), (500, 1), (251, 1), (1, 9)])
@@ -24,32 +27,32 @@ def started(results: list[Result]) -> set[Step]:
 
 def test_the_best_of_a_band_go_on(make_result: MakeResult) -> None:
     results = [make_result(n, accuracy=n / 20, macs=900) for n in range(2 * KEEP)]
-    chosen = LADDER.promotable(results, started(results), least=0)
+    chosen = ladder().promotable(results, started(results), least=0)
     assert [r.number for r in chosen] == [2 * KEEP - 1, 2 * KEEP - 2]
 
 
 def test_of_paused_runs_the_first_and_then_one_in_some_go_on(make_result: MakeResult) -> None:
     for count, on in ((1, 1), (RESUME, 1), (RESUME + 1, 2)):
         paused = [make_result(n, rung=1, accuracy=n / 20, macs=900) for n in range(count)]
-        chosen = LADDER.promotable(paused, started(paused), least=0)
+        chosen = ladder().promotable(paused, started(paused), least=0)
         assert [r.number for r in chosen] == list(range(count))[::-1][:on]
 
 
 def test_shares_of_networks_by_rung() -> None:
-    assert LADDER.shares == pytest.approx([1, 1 / KEEP, 1 / KEEP / RESUME])
+    assert ladder().shares == pytest.approx([1, 1 / KEEP, 1 / KEEP / RESUME])
 
 
 def test_few_results_send_nobody_until_the_end(make_result: MakeResult) -> None:
     results = [make_result(n, accuracy=n / 20, macs=900) for n in range(KEEP - 1)]
-    assert not LADDER.promotable(results, started(results), least=0)
-    best = LADDER.promotable(results, started(results), least=1)
+    assert not ladder().promotable(results, started(results), least=0)
+    best = ladder().promotable(results, started(results), least=1)
     assert [r.number for r in best] == [KEEP - 2]
 
 
 def test_small_networks_are_compared_with_small_ones(make_result: MakeResult) -> None:
     small = [make_result(n, accuracy=0.1 + n / 100, macs=100) for n in range(KEEP)]
     large = [make_result(20 + n, accuracy=0.8 + n / 100, macs=900) for n in range(KEEP)]
-    chosen = LADDER.promotable(small + large, started(small + large), least=0)
+    chosen = ladder().promotable(small + large, started(small + large), least=0)
     assert {r.number for r in chosen} == {KEEP - 1, 20 + KEEP - 1}
 
 
@@ -57,13 +60,13 @@ def test_nobody_goes_twice_and_failures_never(make_result: MakeResult) -> None:
     results = [make_result(n, accuracy=n / 20, macs=900) for n in range(KEEP)]
     failed = make_result(9, status="failed", accuracy=None, loss=None, cause="x", macs=900)
     begun = started([*results, failed]) | {Step(results[-1].key, 1)}
-    assert not LADDER.promotable([*results, failed], begun, least=1)
+    assert not ladder().promotable([*results, failed], begun, least=1)
 
 
 def test_time_to_the_top_is_foreseen(make_result: MakeResult) -> None:
-    assert LADDER.seconds(make_result(0, seconds=2.0)) == pytest.approx(20)
-    assert LADDER.seconds(make_result(0, rung=1, seconds=2.0)) == pytest.approx(6)
-    assert LADDER.seconds_again(make_result(0, rung=2, seconds=3.0)) == pytest.approx(4)
+    assert ladder().seconds(make_result(0, seconds=2.0)) == pytest.approx(20)
+    assert ladder().seconds(make_result(0, rung=1, seconds=2.0)) == pytest.approx(6)
+    assert ladder().seconds_again(make_result(0, rung=2, seconds=3.0)) == pytest.approx(4)
 
 
 def test_of_equally_accurate_networks_the_loss_decides(make_result: MakeResult) -> None:
@@ -72,4 +75,15 @@ def test_of_equally_accurate_networks_the_loss_decides(make_result: MakeResult) 
         make_result(n, accuracy=accuracy, loss=loss, macs=900)
         for n, (accuracy, loss) in enumerate(values)
     ]
-    assert [r.number for r in ranked(results)] == [2, 1, 0]
+    assert [r.number for r in sorted(results, key=standing)] == [2, 1, 0]
+
+
+def test_results_may_come_one_by_one(make_result: MakeResult) -> None:
+    results = [
+        make_result(n, accuracy=(n * 7 % 40) / 50, macs=300 + 13 * (n % 50))
+        for n in range(4 * KEEP)
+    ]
+    begun, growing = started(results), ladder()
+    for count in range(len(results)):
+        now = growing.promotable(results[:count], begun, least=1)
+        assert now == ladder().promotable(results[:count], begun, least=1)

@@ -8,7 +8,8 @@ import pytest
 from ray.tune.experiment.trial import _TrainingRunMetadata
 
 from nasfuse.errors import StorageError
-from nasfuse.searching.tuning import Forgetting, JobSearcher, Worker
+from nasfuse.searching.thrift import Forgetting
+from nasfuse.searching.tuning import JobSearcher, Worker
 
 
 def test_a_full_disk_fails_no_network_but_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

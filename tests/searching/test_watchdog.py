@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
+import psutil
 import pytest
 
 from nasfuse.data.load import load_dataset
-from nasfuse.results import read_results
+from nasfuse.results import Step, read_results
+from nasfuse.searching import lookout
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.storage import Storage
-from nasfuse.searching.watchdog import stuck
+from nasfuse.searching.watchdog import HEAD, last_words, watched
 from nasfuse.space import load_space
 
 WATCHED = """
@@ -47,19 +53,45 @@ def test_a_process_lives_while_it_gives_signs_of_life(tmp_path: Path) -> None:
     )
     assert run.stdout == "watched\n", run.stderr
     assert run.returncode == 1
-    assert stuck(path)
-    assert "stand_still" in path.read_text()
+    assert last_words(path).startswith("Timeout")
+    assert "stand_still" in last_words(path)
+
+
+def test_a_watched_process_says_who_it_is_and_where_it_crashed(tmp_path: Path) -> None:
+    path = tmp_path / "rung0.stuck"
+    code = (
+        "import ctypes, os, sys; from pathlib import Path\n"
+        "from nasfuse.searching.watchdog import Watchdog, watched\n"
+        "path = Path(sys.argv[1])\n"
+        "with Watchdog().watch(path):\n"
+        "    print(watched(path).process == os.getpid(), flush=True)\n"
+        "    ctypes.string_at(0)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert run.stdout == "True\n", run.stderr
+    assert run.returncode == -signal.SIGSEGV
+    assert last_words(path).startswith("Fatal Python error: Segmentation fault")
+    assert watched(tmp_path / "none") is None
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> list[str]:
+    """How a small search on a few images of digits is asked for."""
+    digits = load_dataset("digits", side=8, seed=0).train
+    images = np.asarray(digits.images)[:200].transpose(0, 2, 3, 1)
+    np.savez(tmp_path / "few.npz", images=images, labels=np.asarray(digits.labels)[:200])
+    return ["--budget", "300kFLOPs", "--data", "few.npz", "--name", "s"]
 
 
 @pytest.mark.slow
-def test_a_worker_that_stands_still_fails_its_trial_and_nothing_else(tmp_path: Path) -> None:
+def test_a_worker_that_stands_still_fails_its_trial_and_nothing_else(
+    tmp_path: Path, few: list[str]
+) -> None:
     """The second network's checkpoint is a pipe that nobody writes to: reading it never ends."""
     environment = {**os.environ, "NASFUSE_PATIENCE": "4"}
     folder = tmp_path / "studies" / "s"
-    digits = load_dataset("digits", side=8, seed=0)
-    images = np.asarray(digits.train.images)[:200].transpose(0, 2, 3, 1)
-    np.savez(tmp_path / "few.npz", images=images, labels=np.asarray(digits.train.labels)[:200])
-    asked = ["--budget", "300kFLOPs", "--data", "few.npz", "--workers", "1", "--name", "s"]
 
     def nasfuse(*words: str) -> str:
         run = subprocess.run(
@@ -73,7 +105,8 @@ def test_a_worker_that_stands_still_fails_its_trial_and_nothing_else(tmp_path: P
         assert run.returncode == 0, run.stderr
         return run.stdout
 
-    nasfuse("search", *asked, "--trials", "1")
+    nasfuse("search", *few, "--workers", "1", "--trials", "1")
+    digits = load_dataset("digits", side=8, seed=0)
     space = load_space("default").for_images(channels=digits.channels, classes=len(digits.classes))
     (tmp_path / "again").mkdir()
     again = Proposer(
@@ -92,3 +125,58 @@ def test_a_worker_that_stands_still_fails_its_trial_and_nothing_else(tmp_path: P
     assert "nothing moved" in str(results[1].cause)
     assert "load_checkpoint" in (trial / "rung0.stuck").read_text()
     assert "failed" in said
+
+
+@pytest.mark.slow
+def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
+    tmp_path: Path, few: list[str]
+) -> None:
+    """Trials take less time than a process to start, and yet none starts but these and one more."""
+    seen: set[int] = set()
+    stopped: psutil.Process | None = None
+    with subprocess.Popen(
+        [sys.executable, "-m", "nasfuse", "search", *few, "--trials", "40", "--workers", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "NASFUSE_PATIENCE": "4"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        results, folder = tmp_path / "studies/s/results.jsonl", tmp_path / "studies/s/trials"
+        while process.poll() is None:
+            at_work = {w.process: path for path in folder.glob("*/*.stuck") if (w := watched(path))}
+            seen |= at_work.keys()
+            if stopped is None and at_work and results.exists() and len(read_results(results)) > 8:
+                stopped = psutil.Process(next(iter(at_work)))
+                stopped.suspend()
+            time.sleep(0.01)
+        said = process.stdout.read() if process.stdout else ""
+    assert process.returncode == 0, said
+    assert stopped is not None
+    assert not stopped.is_running()
+    assert len(seen) == 3, "two workers, and one in the place of the one that was stopped"
+    assert {result.status for result in read_results(results)} == {"complete"}
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "after", "cause"),
+    [
+        ("", 3, 3, "not by this machine for want of memory"),
+        ("", 3, 5, "killed 2 processes for want of memory"),
+        ("", None, None, "killed for want of memory?"),
+        ("Fatal Python error: Bus error\n\nStack", 0, 0, "Fatal Python error: Bus error"),
+        ("Timeout (0:10:00)!\n", 0, 0, "nothing moved"),
+    ],
+)
+def test_causes_of_death_say_what_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, before: int, after: int, cause: str
+) -> None:
+    counts = tmp_path / "vmstat"
+    counts.write_text(f"pgfault 77\noom_kill {after}\n" if after is not None else "pgfault 77\n")
+    monkeypatch.setattr(lookout, "MEMORY", counts)
+    task, job = SimpleNamespace(trials=tmp_path), SimpleNamespace(step=Step("key", 0))
+    path = lookout.stuck_path(cast("Any", task), cast("Any", job))
+    path.parent.mkdir()
+    path.write_text(" " * HEAD + words)
+    assert cause in lookout.cause_of_death(cast("Any", task), cast("Any", job), before)
+    assert path.exists() == bool(words)

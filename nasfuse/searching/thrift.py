@@ -1,0 +1,63 @@
+"""Ray Tune made thrifty: it forgets ended jobs, and keeps the workers that it starts.
+
+Some of what is touched here has no public name (Ray 2.60); tests notice where that changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray import tune
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.schedulers import FIFOScheduler
+
+
+class Forgetting(tune.Callback):  # type: ignore[misc]
+    """Lets go of what Ray keeps of an ended job: 25 kB, of which nothing is asked again.
+
+    Its statistics of every number that was reported take most of that.
+    """
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        kept = trial.run_metadata
+        kept.metric_analysis.clear()
+        kept.metric_n_steps.clear()
+        kept.last_result = {"done": True}
+        trial._default_result_or_future = None  # an object of Ray's, kept for it
+
+
+class InTurn(FIFOScheduler):  # type: ignore[misc]
+    """Leaves jobs to the order in which they wait.
+
+    Ray's own scheduler looks through all that ever were for one that waits, at each event.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any, **_: Any) -> None:
+        """No job before the others."""
+
+
+@contextmanager
+def workers_kept() -> Iterator[None]:
+    """Let a job wait for the worker that starts for it, though another one is free.
+
+    Else Ray gives it the free one and kills the other. Where trials take less time than a process
+    to start, some seconds, that goes on for ever: one worker does all the work, and as many more
+    start in vain as there are trials.
+    """
+    reuse = TuneController._maybe_reuse_cached_actor
+
+    def reuse_unless_starting(self: Any, trial: Any) -> Any:
+        own = self._trial_to_actor.get(trial)
+        # one that waits for a processor, as after the death of a cluster's node, may never start
+        starting = own is not None and self._actor_manager.is_actor_started(own)
+        if starting and trial not in self._resetting_trials:
+            return False
+        return reuse(self, trial)
+
+    TuneController._maybe_reuse_cached_actor = reuse_unless_starting
+    try:
+        yield
+    finally:
+        TuneController._maybe_reuse_cached_actor = reuse
