@@ -20,7 +20,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "names"},
     {"costs", "pareto", "files", "documents", "effects"},
-    {"genes", "holes", "ops", "checkpoints"},
+    {"genes", "holes", "ops", "checkpoints", "reach"},
     {"stages", "recipe"},
     {"architecture"},
     {"plan", "space", "data", "muon", "capturing"},
@@ -115,9 +115,15 @@ def test_functions_stay_readable(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "completing"),
-    [("--help", ""), ("serch", ""), ("search --bugdet 4M", ""), ("search --sampler ev", "1")],
+    [
+        ("--help", ""),
+        ("serch", ""),
+        ("search --bugdet 4M", ""),
+        ("search --budget 1KMACs", ""),
+        ("search --sampler ev", "1"),
+    ],
 )
-def test_help_typos_and_completion_import_nothing_heavy(words: str, completing: str) -> None:
+def test_help_mistakes_and_completion_import_nothing_heavy(words: str, completing: str) -> None:
     """They answer in a fraction of a second, because of what they leave alone."""
     code = (
         "import sys, atexit, nasfuse.cli.app\n"

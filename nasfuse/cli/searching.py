@@ -96,6 +96,11 @@ def search(
     """Search for networks within a budget and print their Pareto front."""
     from dataclasses import asdict
 
+    from nasfuse.costs import parse_budget
+    from nasfuse.reach import refuse_at_once
+
+    refuse_at_once(space, parse_budget(budget))  # before torch is loaded, which takes seconds
+
     from nasfuse.api import start
     from nasfuse.planning import SearchOptions, foresee, plan_search
     from nasfuse.screens import (

@@ -18,6 +18,7 @@ from nasfuse.costs import Cost, show_macs
 from nasfuse.errors import BudgetError
 from nasfuse.holes import Value, fill
 from nasfuse.network import cost
+from nasfuse.reach import Reach
 from nasfuse.results import Result
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.members import Asked, Domain
@@ -197,23 +198,6 @@ def _lost(result: Result | None) -> FrozenTrial:
     return create_trial(values=[result.accuracy, result.cost], user_attrs=known)
 
 
-@dataclass(frozen=True)
-class Reach:
-    """MACs of some members of a space at their smallest, and of the largest one found."""
-
-    smallest: tuple[int, ...]
-    most: int
-
-    @property
-    def least(self) -> int:
-        """About the smallest budget that can be met."""
-        return min(self.smallest)
-
-    def fitting(self, budget: int) -> float:
-        """The share of the members that can meet a budget."""
-        return sum(macs <= budget for macs in self.smallest) / len(self.smallest)
-
-
 def reachable(space: SearchSpace) -> Reach:
     """What budgets can be met and used up, by members at their smallest and a few at their largest.
 
@@ -240,15 +224,7 @@ def check_budget(space: SearchSpace, budget: int, max_params: int | None = None)
     """
     if max_params is not None:
         _check_params(space, budget, max_params)
-    reach = reachable(space)
-    if budget < (least := reach.least):
-        raise BudgetError(
-            f"no network of the space '{space.name}' fits {show_macs(budget)} MACs",
-            where="--budget",
-            why=f"those found need {show_macs(least)} to {show_macs(reach.most)} MACs",
-            fix=f"--budget {-(-least // 100_000) / 10:g}MFLOPs",
-            needed=least,
-        )
+    reachable(space).require(budget, space.name)
 
 
 def _check_params(space: SearchSpace, budget: int, max_params: int) -> None:
