@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich import box
 from rich.console import Console
 from rich.table import Table as Screen
 
@@ -65,13 +64,14 @@ def _narrow(table: Table) -> Table:
 
 
 def _print(console: Console, table: Table, sentences: Sequence[str]) -> None:
-    screen = Screen(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    screen = Screen(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for number, name in enumerate(table.header):
         words = number < table.words or not name
         screen.add_column(name, justify="left" if words else "right", no_wrap=number > 0)
     for line in table.lines:
         screen.add_row(*line)
     console.print(screen)
+    console.print()
     for sentence in sentences:
         console.print(sentence, markup=False)
     console.print()

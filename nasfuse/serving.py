@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import os
 import signal
@@ -112,11 +113,12 @@ def _claim(host: str, port: int) -> int:
         try:
             probe.bind((host, port))
         except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
             raise SetupError(
                 "the MLflow UI cannot listen there",
                 where=f"{host}:{port}",
                 why=error.strerror or str(error),
-                fix="leave the port out, and a free one is taken",
+                fix="leave the port out, and a free one is taken" if taken else "--host 127.0.0.1",
             ) from None
         return int(probe.getsockname()[1])
 

@@ -75,7 +75,9 @@ def test_mlflow_opens_on_the_front(study: list[Result], tmp_path: Path) -> None:
 
         addresses = study_addresses(server.address, uri, "demo", "demo")
         chart = wait_for(addresses.front, POINT)
-        assert len(re.findall(POINT, chart)) == TRIALS + FULL, "two charts: of the first rung, of the last"
+        assert len(re.findall(POINT, chart)) == TRIALS + FULL, (
+            "two charts: of the first rung, of the last"
+        )
         assert "mmacs" in chart
         programs = open_client(server.address)
         asked = programs.search_runs([tracker.experiment_id], max_results=100)
