@@ -125,7 +125,10 @@ def usage_error(error: Any, arguments: Sequence[str]) -> UsageError:
         )
     example = (ctx.command.epilog or "").removeprefix("Example: ") if ctx else ""
     return UsageError(
-        error.format_message().rstrip("."), where=path, fix=example or f"{path} --help"
+        error.format_message().rstrip("."),
+        where=path,
+        why=" ".join(ctx.get_usage().split()).replace("Usage:", "it is used as") if ctx else "",
+        fix=example or f"{path} --help",
     )
 
 
