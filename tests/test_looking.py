@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,6 +131,23 @@ def test_a_study_and_a_trial(study: Study, nasfuse: Nasfuse, words: list[str], n
     document = json.loads(said)
     assert (document["schema_version"], document["number"]) == (1, number)
     assert f"trial     {number} of größe 1" in nasfuse("show", *words)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("status -q", r"study    größe 1: no search runs in it\n"),
+        ("show 0 -q", r".*/größe 1/trials/\w+\n"),
+        ("stop -q", r""),
+        ("spaces -q", r"cifar\n([a-z]+\n)+"),
+        ("data names -q", r"sample\n([a-z0-9-]+\n)+"),
+        ("cost resnet20 -q", r"40551040\n"),
+    ],
+)
+def test_quiet_is_only_the_result(study: Study, nasfuse: Nasfuse, words: str, said: str) -> None:
+    code, out, _ = nasfuse(*words.split())
+    assert code == 0
+    assert re.fullmatch(said, out)
 
 
 def test_a_word_too_many(study: Study, nasfuse: Nasfuse) -> None:
