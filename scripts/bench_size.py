@@ -15,7 +15,7 @@ counted. So what is left out is Ray's transport between processes.
 A row says, for the trials since the row before: milliseconds a trial that the driver took of the
 processor and that passed, what other threads of its process took (MLflow's among them), and what a
 proposal took (median); and, when so many trials are finished: the driver's memory, its open files,
-and the sizes of study.db and results.jsonl.
+the same of the largest worker, and the sizes of study.db and results.jsonl.
 """
 
 from __future__ import annotations
@@ -271,11 +271,23 @@ class Curve:
                 "proposal_ms": round(1000 * median(proposals), 1) if proposals else math.nan,
                 "memory_mb": round(process.memory_info().rss / 1e6, 1),
                 "open_files": process.num_fds(),
+                **_of_workers(process),
                 "study_db_mb": round((self.folder / "study.db").stat().st_size / 1e6, 2),
                 "results_mb": round((self.folder / "results.jsonl").stat().st_size / 1e6, 2),
             }
         )
         self.before = totals
+
+
+def _of_workers(process: psutil.Process) -> dict[str, float]:
+    """Memory and open files of the largest worker, where there are any."""
+    workers = [w for w in process.children(recursive=True) if w.name().startswith("ray::Wo")]
+    if not workers:
+        return {}
+    return {
+        "worker_mb": round(max(w.memory_info().rss for w in workers) / 1e6, 1),
+        "worker_files": max(w.num_fds() for w in workers),
+    }
 
 
 def planned(options: argparse.Namespace, studies: Path) -> Plan:
