@@ -6,6 +6,7 @@ that will be used. After each epoch a checkpoint is left, from which the same ca
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -187,6 +188,7 @@ class FullTraining:
         run = SeedRun(
             seed=number,
             weights=weights.name,
+            sha256=hashlib.sha256(content).hexdigest(),
             seconds=seconds,
             epochs=tuple(epochs),
             batch=training.recipe.batch,

@@ -42,6 +42,7 @@ from nasfuse.ops.layers import (
     ConvNorm,
     Halve,
     NormConv,
+    SameConvNorm,
     conv_norm_cost,
     norm_conv_cost,
 )
@@ -153,7 +154,7 @@ def _stem(architecture: Architecture, shape: Shape, activation: Activation) -> I
     module, formula = (BareStem, conv_cost) if gene.bare else (Stem, conv_norm_cost)
     active: dict[str, Any] = {} if gene.bare else {"activation": activation}
     if gene.padding:
-        active["same"] = True
+        active["conv"] = SameConvNorm
     for index, width in enumerate(widths):
         stride = gene.stride if index == 0 else 1
         conv = part(module, shape.channels, width, kernel=gene.kernel, stride=stride, **active)
@@ -269,15 +270,15 @@ def _block(site: _Site) -> Layer:
         return Layer("", _alone(site, transform), out, cost)
     shortcut, shortcut_cost = _shortcut(site, join.shortcut)
     fusion, fusion_cost = _fusion(site.fusion, out._replace(channels=site.width))
-    paths = {"transform": transform, "shortcut": shortcut, "fusion": fusion}
+    # without a shortcut the operator takes the map as it is
+    other = {} if shortcut.module is nn.Identity else {"shortcut": shortcut}
+    paths = {"transform": transform, **other, "fusion": fusion}
     if site.order == "shared":
         projects = shortcut.module not in (nn.Identity, Halve, Pad)
-        skip = part(
-            PreactSkip, shape.channels, projects=projects, **paths, activation=Part(activation)
-        )
+        skip = part(PreactSkip, shape.channels, projects=projects, **paths, activation=activation)
     else:
         after = activation if site.order == "after" else nn.Identity
-        skip = part(Skip, **paths, activation=Part(after))
+        skip = part(Skip, **paths, activation=after)
     return Layer("", skip, out, cost + shortcut_cost + fusion_cost)
 
 
@@ -301,7 +302,7 @@ def _transform(site: _Site) -> tuple[Part, Cost]:
         genes["inner"], genes["groups"] = site.middle
     cost = row.cost(shape, outputs, site.stride, **genes)
     if getattr(site.block, "padding", None):
-        genes["same"] = True
+        genes["conv"] = SameConvNorm
     genes = {"stride": site.stride, **genes, "activation": site.activation}
     block = part(row.module, shape.channels, outputs, **genes)
     if site.attention is None:

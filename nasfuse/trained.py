@@ -106,12 +106,13 @@ class Epoch(_Document):
 class SeedRun(_Document):
     """One of the trainings: `weights` is the file's name in the folder.
 
-    `batch` is what it was trained with; where that is half of the recipe's, `retry` says what made
-    it begin again.
+    `sha256` is that of its bytes. `batch` is what it was trained with; where that is half of the
+    recipe's, `retry` says what made it begin again.
     """
 
     seed: int
     weights: str
+    sha256: str | None = None
     seconds: float
     epochs: tuple[Epoch, ...]
     batch: int | None = None

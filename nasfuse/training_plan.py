@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +12,13 @@ from nasfuse.data.batches import Normalisation, measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import absolute, load_dataset
 from nasfuse.errors import UsageError
+from nasfuse.finals import finalists
 from nasfuse.full_training import FullTraining, check_fits
 from nasfuse.recipe import Recipe, read_recipe
-from nasfuse.searching.study import Settings, Study, images_again
+from nasfuse.searching.study import Settings, Study, find_study, images_again
 from nasfuse.trained import TrainingSettings
 
+FINALISTS = "finalists"  # stands where one network's name does
 EPOCHS, SEEDS = 20, 3  # where nothing else is asked for; never fewer epochs than the search's
 MAX_SEEDS = 100
 
@@ -26,8 +28,9 @@ class TrainOptions:
     """What a full training is asked for; the command line's options have the same names.
 
     `network` is a study, a trial (of `study`, by default the newest) or an architecture, which
-    needs `data` and `out`. With `data` other images than the study's are used, and the classes and
-    channels of the network become theirs. `all_data` trains on the validation images as well.
+    needs `data` and `out`; or `finalists`, of which `each_finalist` makes one training each. With
+    `data` other images than the study's are used, and the classes and channels of the network
+    become theirs. `all_data` trains on the validation images as well.
     """
 
     network: str = "best"
@@ -42,6 +45,34 @@ class TrainOptions:
     recipe: Path | None = None
     out: Path | None = None
     studies: Path = Path("studies")
+
+
+def each_finalist(options: TrainOptions) -> list[TrainOptions]:
+    """The options of each training where the finalists of a study are asked for, else themselves.
+
+    They are the most accurate networks of the search and the best hand-made one. Below `out` each
+    has a folder of its own.
+
+    Raises:
+        UsageError: there is no such study, or nothing has been trained fully in it.
+    """
+    if FINALISTS not in (options.network, options.trial):
+        return [options]
+    name = options.study if options.network == FINALISTS else options.network
+    study = find_study(options.studies, name)
+    found = finalists(study.results, study.settings.recipe.top)
+    if not found:
+        raise UsageError(
+            f"study '{study.settings.name}' has no finalists",
+            where=str(study.folder),
+            why="no network has had a full training in it yet",
+            fix=f"nasfuse resume {study.folder.name}",
+        )
+    named = replace(options, study=name or study.folder.name, trial=None)
+    return [
+        replace(named, network=result.key, out=options.out and options.out / result.key)
+        for result in found
+    ]
 
 
 def plan_training(options: TrainOptions) -> tuple[FullTraining, Study | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -82,6 +82,24 @@ def _announce(console: Console, planned: FullTraining) -> None:
         f"folder   {planned.folder}",
     ):
         say(console, line)
+
+
+def print_compared(console: Console, done: Sequence[Finished]) -> None:
+    """Several networks beside each other, by the images that may choose one of them."""
+    if len(done) < 2:
+        return
+    say(console, "compared by validation accuracy; the test images are not for choosing")
+    for one in sorted(done, key=_validation, reverse=True):
+        trained = one.trained
+        known = "not reported" if trained.validation is None else trained.validation.text
+        tested = f", test {trained.test.text}" if trained.test else ""
+        text = f"{trained.key}  {show_macs(trained.macs)} MACs, validation {known}{tested}"
+        say(console, f"  {text}")
+
+
+def _validation(finished: Finished) -> float:
+    scores = finished.trained.validation
+    return scores.mean if scores else 0.0
 
 
 def print_trained(console: Console, finished: Finished) -> None:

@@ -12,7 +12,10 @@ from typing import Any
 
 from nasfuse.results import Result, Step, result_front
 from nasfuse.summary import fusion_text
+from nasfuse.tables import plain
 from nasfuse.trained import Trained
+
+NOTE = 5000  # bytes of a note that every store of MLflow takes
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ def training_runs(trained: Trained) -> Iterator[TrialRun]:
         values = {
             **{f"{name}_accuracy": s.accuracies[index] for name, s in splits.items() if s},
             **{f"{name}_accuracy_mean": s.mean for name, s in splits.items() if s},
+            **{
+                f"{name}_accuracy_deviation": s.deviation
+                for name, s in splits.items()
+                if s and s.deviation is not None
+            },
             "final_loss": run.epochs[-1].loss,
             "mmacs": trained.macs / 1e6,
             "mparams": trained.params / 1e6,
@@ -79,10 +87,29 @@ def training_runs(trained: Trained) -> Iterator[TrialRun]:
             start=end - round(1000 * run.seconds),
             end=end,
             complete=True,
-            tags={"nasfuse.kind": "training", "nasfuse.trial": trained.key},
+            tags={
+                "nasfuse.kind": "training",
+                "nasfuse.trial": trained.key,
+                "mlflow.note.content": _classes(trained),
+            },
             params={name: str(getattr(settings, name)) for name in asked},
             metrics={name: Metric(value, settings.epochs, end) for name, value in values.items()},
         )
+
+
+def _classes(trained: Trained) -> str:
+    """How well each class is known and what it is taken for, over all seeds, as Markdown."""
+    lines, names = [], [plain(name) for name in trained.settings.classes]
+    for split, scores in (("Test", trained.test), ("Validation", trained.validation)):
+        if scores is None:
+            continue
+        lines += [f"{split} accuracy {scores.text}; answers by true class (rows), all seeds:", ""]
+        lines += [f"| | right | {' | '.join(names)} |", f"|---|{'---|' * (1 + len(names))}"]
+        for name, share, row in zip(names, scores.per_class, scores.confusion, strict=True):
+            lines.append(f"| {name} | {share:.1%} | {' | '.join(map(str, row))} |")
+        lines.append("")
+    text = "\n".join(lines)
+    return text if len(text.encode()) <= NOTE else "Accuracy by class: see trained.json"
 
 
 def milliseconds(result: Result) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -24,7 +25,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.data.decoding import decode
 from nasfuse.errors import ExportError, SetupError, StorageError, UsageError
 from nasfuse.exporting import formats
-from nasfuse.exporting.bundle import export_network
+from nasfuse.exporting.bundle import LOCK, export_network
 from nasfuse.exporting.formats import FORMATS, parse_formats
 from nasfuse.exporting.origin import Origin
 from nasfuse.exporting.source import module_source
@@ -83,6 +84,7 @@ def test_exported_files_stand_alone(tmp_path: Path, origin: Origin, dataset: Dat
     assert check.validation is not None
     assert check.validation.images == 30
     assert set(check.validation.shares) == {"trained", "python", "onnx"}
+    assert len(set(check.validation.shares.values())) == 1
     files = {"architecture.json", "model.py", "model.safetensors", "model.onnx"}
     assert {p.name for p in out.iterdir()} == files | {"README.md", "verify.json"}
     assert load_file(out / "model.safetensors").keys() == load_file(origin.weights).keys()
@@ -141,15 +143,19 @@ def test_it_runs_on_a_photo_with_the_search_s_own_preprocessing(
     assert "Traceback" not in refused.stderr
 
 
-def test_every_format_answers_alike_and_twice_the_same(tmp_path: Path, origin: Origin) -> None:
+def test_every_format_answers_alike_and_twice_the_same(
+    tmp_path: Path, origin: Origin, dataset: Dataset
+) -> None:
     possible = tuple(name for name in FORMATS if name not in HEAVY and installed(name))
-    for name in ("one", "two"):
-        check = export_network(origin, tmp_path / name, possible)
+    for name in ("one", "two/elsewhere"):
+        check = export_network(origin, tmp_path / name, possible, validation=dataset.validation)
         assert check.formats == possible
+        assert check.validation is not None
+        assert set(check.validation.shares) == {"trained", *possible}
         for exact in ("python", "pt2", "hf"):
             assert max(check.differences[exact].values()) == 0
     for path in (tmp_path / "one").rglob("*"):
-        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
+        other = tmp_path / "two/elsewhere" / path.relative_to(tmp_path / "one")
         # MLflow writes the time into its files
         assert path.is_dir() or "mlflow" in str(path) or path.read_bytes() == other.read_bytes(), (
             path.name
@@ -247,6 +253,48 @@ def test_weights_that_do_not_know_what_was_recorded_are_refused(
             validation=dataset.validation,
         )
     assert caught.value.where == "recorded"
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def pickled(path: Path) -> None:
+    torch.save({"weights": torch.zeros(3)}, path)
+
+
+def foreign(path: Path) -> None:
+    save_file({"other.weight": torch.zeros(3)}, path)
+
+
+@pytest.mark.parametrize("damage", [torn, pickled, foreign])
+def test_damaged_weights_are_refused(
+    tmp_path: Path, origin: Origin, damage: Callable[[Path], None]
+) -> None:
+    damage(origin.weights)
+    with pytest.raises(StorageError, match="damaged, or of another network"):
+        export_network(origin, tmp_path / "net", ("python",))
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_what_a_killed_export_left_is_swept(tmp_path: Path, origin: Origin) -> None:
+    """But not the folder of one that runs."""
+    for name in (".net-killed", ".net-running"):
+        (tmp_path / name / "export").mkdir(parents=True)
+        (tmp_path / name / LOCK).touch()
+    with FileLock(tmp_path / ".net-running" / LOCK):
+        export_network(origin, tmp_path / "net", ("python",))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"w.safetensors", "net", ".net-running"}
+
+
+def test_it_says_that_photos_need_pillow(tmp_path: Path, origin: Origin) -> None:
+    export_network(origin, tmp_path / "net", ("python",))
+    code = (
+        "sys.modules['PIL'] = None\nimport model\nsys.argv = ['model.py', 'a.jpg']\n"
+        "try:\n    model.main()\nexcept SystemExit as end:\n    print(end)"
+    )
+    assert "pip install pillow" in isolated(code, tmp_path / "net")
 
 
 def test_formats_are_known_and_possible(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from nasfuse import full_training, training_plan
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
+from nasfuse.exporting.origin import origin_of_training
 from nasfuse.full_training import FullTraining, Moment
 from nasfuse.trained import Scores, Trained, find_trained, read_trained
 from nasfuse.training import NonFiniteError, Training
@@ -96,6 +97,17 @@ def test_the_same_call_again_trains_nothing_and_reads_no_test_images(
     result = plan().run()
     assert plan().run(lambda moment: pytest.fail("an epoch")) == result
     assert reads.count("test") == 1
+
+
+def test_weights_changed_after_the_training_are_refused(plan: Plan) -> None:
+    planned = plan(seeds=1)
+    result, path = planned.run(), planned.folder / "seed1.safetensors"
+    assert origin_of_training(planned.folder, result).weights == path
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="not those that were trained"):
+        origin_of_training(planned.folder, result)
 
 
 def test_a_killed_training_goes_on_bit_for_bit(
@@ -294,6 +306,10 @@ def test_mlflow_gets_a_run_a_seed_with_names_of_its_own(plan: Plan) -> None:
     assert "accuracy" not in runs[0].metrics
     assert result.test is not None
     assert runs[1].metrics["test_accuracy"].value == result.test.accuracies[1]
+    assert runs[0].metrics["test_accuracy_deviation"].value == result.test.deviation
+    note = runs[0].tags["mlflow.note.content"]
+    for share, row in zip(result.test.per_class, result.test.confusion, strict=True):
+        assert f"| {share:.1%} | {' | '.join(map(str, row))} |" in note
 
 
 def test_equal_settings_have_equal_digests(plan: Plan) -> None:

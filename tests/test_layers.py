@@ -53,7 +53,7 @@ HOMES = {
     "onnx": {"exporting"},
     "openvino": {"exporting"},
     "onnxruntime": {"exporting"},
-    "filelock": {"searching", "full_training", "tracking"},
+    "filelock": {"searching", "full_training", "tracking", "exporting"},
     "matplotlib": {"report", "fusion_report"},
     "mlflow": {"tracking", "exporting", "registering", "run_lists"},
     "optuna": {"searching"},

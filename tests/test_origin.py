@@ -26,6 +26,7 @@ from nasfuse.searching.study import Settings, Study
 from nasfuse.space import read_space
 from nasfuse.tracking import open_client
 from nasfuse.trained import Trained, TrainingSettings
+from nasfuse.training_plan import TrainOptions, each_finalist
 from nasfuse.view import show_trained
 
 MakeResult = Callable[..., Result]
@@ -103,6 +104,17 @@ def test_a_full_run_of_the_search_says_what_it_is(study: Study) -> None:
     assert any("81.00% +- 1.41 (2 other seeds" in line for line in found.quality)
     assert any("never measured" in line for line in found.quality)
     assert found.data == "stripes", "the name of the folder, not where it lies"
+
+
+@pytest.mark.parametrize(
+    "words", [{"network": "finalists"}, {"network": "a", "trial": "finalists"}]
+)
+def test_finalists_are_trained_each(study: Study, tmp_path: Path, words: dict[str, str]) -> None:
+    options = TrainOptions(**words, studies=study.folder.parent, out=tmp_path / "t")  # type: ignore[arg-type]
+    best = choose(study, "best")
+    (one,) = each_finalist(options)  # the other network had a short run only
+    assert (one.network, one.study, one.out) == (best.key, "a", tmp_path / "t" / best.key)
+    assert each_finalist(one) == [one]
 
 
 def test_weights_of_short_runs_are_refused_unless_asked_for(study: Study) -> None:

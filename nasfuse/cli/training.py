@@ -54,13 +54,14 @@ def train(
 ) -> None:
     """Train a network fully, with several seeds; the test images are used once, at the end.
 
+    `nasfuse train finalists` trains the best of a search one after the other.
     The same command goes on after Ctrl-C or a kill. `nasfuse export` then takes these weights.
     """
     from nasfuse.api import train as run
     from nasfuse.screens import make_console, print_json
     from nasfuse.terminal import decoding
-    from nasfuse.training_plan import TrainOptions
-    from nasfuse.training_screen import following, print_trained
+    from nasfuse.training_plan import FINALISTS, TrainOptions, each_finalist
+    from nasfuse.training_screen import following, print_compared, print_trained
 
     named, which = network_and_trial(network, trial)
     options = TrainOptions(
@@ -79,12 +80,19 @@ def train(
     )
     console = make_console(as_json)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    done = []
     try:
-        with following(console, quiet=quiet) as (announce, listen), decoding(console, quiet=quiet):
-            finished = run(options, announce=announce, listen=listen)
+        for one in each_finalist(options):
+            shown = following(console, quiet=quiet)
+            with shown as (announce, listen), decoding(console, quiet=quiet):
+                done.append(run(one, announce=announce, listen=listen))
+            print_trained(console, done[-1])
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last epoch", file=sys.stderr)
         raise typer.Exit(130) from None
-    print_trained(console, finished)
+    print_compared(console, done)
     if as_json:
-        print_json({**finished.trained.model_dump(mode="json"), "folder": str(finished.folder)})
+        documents = [
+            {**one.trained.model_dump(mode="json"), "folder": str(one.folder)} for one in done
+        ]
+        print_json(documents[0] if FINALISTS not in (named, which) else {"trainings": documents})

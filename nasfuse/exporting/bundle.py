@@ -8,8 +8,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from nasfuse.data.dataset import Split
 from nasfuse.errors import ExportError, UsageError
@@ -18,6 +22,8 @@ from nasfuse.exporting.formats import FORMATS, write_formats
 from nasfuse.exporting.origin import Origin
 from nasfuse.exporting.verification import Check, verify
 from nasfuse.files import refusal
+
+LOCK = "export.lock"
 
 
 def export_network(
@@ -51,9 +57,7 @@ def export_network(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # written and checked beside `out`, which only then gets its name
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
-            staged = Path(folder) / "export"
-            staged.mkdir()
+        with _staging(out) as staged:
             check = _fill(staged, origin, wanted, validation=validation, latency=latency)
             if out.exists():
                 out.rmdir()
@@ -61,6 +65,19 @@ def export_network(
     except OSError as error:
         raise refusal(out, error) from None
     return check
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for as long as the block runs; those of killed exports go first."""
+    for lock in out.parent.glob(f".{escape(out.name)}-*/{LOCK}"):
+        with suppress(Timeout), FileLock(lock, timeout=0):  # another export may be running
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
+    with folder as name, FileLock(Path(name) / LOCK):
+        staged = Path(name) / "export"
+        staged.mkdir()
+        yield staged
 
 
 def _fill(

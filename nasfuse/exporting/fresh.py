@@ -131,9 +131,8 @@ def main(folder: Path, elsewhere: Path) -> None:
     found["macs"] = counter.get_total_flops() // 2
     found["params"] = sum(parameter.numel() for parameter in network.parameters())
     if given["raw"] is not None:
-        for name in ("python", "onnx"):
-            if name in answers:
-                found["predictions"][name] = predictions(answers[name], given["raw"])
+        for name, answer in answers.items():
+            found["predictions"][name] = predictions(answer, given["raw"])
     if request["latency"]:
         for name, answer in answers.items():
             found["latency"][name] = latency(answer, given["random"]["1"])

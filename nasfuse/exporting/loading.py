@@ -21,9 +21,12 @@ def predict(
 def read_image(path: str | Path) -> Tensor:
     """An image file as uint8 (1, channels, SIDE, SIDE): upright, the middle square.
 
-    Needs Pillow. What is transparent becomes white; 16 bits a pixel become 8.
+    What is transparent becomes white; 16 bits a pixel become 8.
     """
-    from PIL import Image, ImageOps
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise ImportError("reading images needs Pillow: pip install pillow") from None
 
     with Image.open(path, formats=("JPEG", "PNG", "WEBP", "BMP", "GIF")) as image:
         image.draft(None, (2 * SIDE, 2 * SIDE))  # a JPEG at a fraction of its size
@@ -81,7 +84,7 @@ def main() -> None:
     for image in sys.argv[1:]:
         try:
             best = predict(image, network)[:3]
-        except OSError as error:  # no such file, or no image
+        except (ImportError, OSError) as error:  # no Pillow, no such file, or no image
             sys.exit(f"{image}: {error}")
         print(f"{image}: " + ", ".join(f"{name!r} {share:.1%}" for name, share in best))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -137,12 +138,10 @@ def origin_of_training(folder: Path, trained: Trained) -> Origin:
     settings, run = trained.settings, trained.runs[trained.chosen]
     count = len(trained.runs)
     images = "training and validation images" if settings.all_data else "training images"
-    chosen = (
-        "the first seed's" if trained.validation is None else "the best seed's by validation images"
-    )
+    chosen = "the first" if trained.validation is None else "the most accurate on validation images"
     epochs = f"{settings.epochs} epoch{'s' * (settings.epochs > 1)}"
     story = f"Weights of a full training, {epochs} on the {images}" + (
-        f": {chosen} of {count}." if count > 1 else ", one seed."
+        f"; of {count} seeds {chosen}." if count > 1 else ", one seed."
     )
     quality = []
     for name, scores in (("Test", trained.test), ("Validation", trained.validation)):
@@ -156,7 +155,7 @@ def origin_of_training(folder: Path, trained: Trained) -> Origin:
     accuracy = trained.validation.accuracies[trained.chosen] if trained.validation else None
     return Origin(
         architecture=settings.architecture,
-        weights=_existing(folder / run.weights),
+        weights=_existing(folder / run.weights, sha256=run.sha256),
         kind="trained",
         story=story,
         quality=tuple(quality),
@@ -175,9 +174,17 @@ def origin_of_training(folder: Path, trained: Trained) -> Origin:
     )
 
 
-def _existing(path: Path) -> Path:
+def _existing(path: Path, *, sha256: str | None = None) -> Path:
+    """The file, where it is there and, if its sum is known, as it was written."""
     if not path.is_file():
         raise StorageError("the weights of this network are gone", where=str(path))
+    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise StorageError(
+            "the weights are not those that were trained",
+            where=str(path),
+            why="the file was changed after the training: its SHA-256 is another one",
+            fix="put the file back, or remove the folder and give the same `nasfuse train` again",
+        )
     return path
 
 

@@ -29,7 +29,7 @@ def module_source(architecture: Architecture, *, about: str, constants: Mapping[
     `about` becomes the docstring's body; `constants` are literals such as CLASSES and MEAN.
     """
     tree = layout(architecture)
-    literals = "\n".join(_constant(name, value) for name, value in constants.items())
+    literals = "\n".join(_constants(constants))
     found: dict[type[nn.Module], None] = {}
     for cls in _classes(tree):
         _add(cls, found)
@@ -50,6 +50,21 @@ def _docstring(text: str) -> str:
     """Text that can neither end the docstring nor escape in it."""
     safe = text.replace("\\", "/").replace('"', "'").strip()
     return f"{safe}\n" if "\n" in safe else safe
+
+
+NOTES = {
+    "CLASSES": "in the order of the network's answers",
+    "RESOLUTION": "pixels on a side of what the network sees",
+    "SIDE": "pixels on a side that an image file is first scaled to, as for training",
+    "MEAN": "mean and deviation of each channel, of values from 0 to 1",
+}
+
+
+def _constants(constants: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in constants.items():
+        if name in NOTES:
+            yield f"# {NOTES[name]}"
+        yield _constant(name, value)
 
 
 def _constant(name: str, value: Any) -> str:
@@ -80,7 +95,7 @@ def _classes(group: Group) -> Iterator[type[nn.Module]]:
             yield member.module
             yield from _classes(member)
         else:
-            yield from (part.module for part in _parts(member.part))
+            yield from _modules(member.part)
 
 
 def _imports(text: str) -> str:
@@ -98,15 +113,17 @@ _PATH = ("from pathlib import Path\n",)
 _TORCH = "import torch\nfrom torch import Tensor, nn\n"
 
 
-def _parts(value: object) -> Iterator[Part]:
-    """A part and all parts inside it."""
+def _modules(value: object) -> Iterator[type[nn.Module]]:
+    """The class of a part, and of all that it is given."""
     if isinstance(value, Part):
-        yield value
+        yield value.module
         for inner in (*value.sizes, *(option for _, option in value.options)):
-            yield from _parts(inner)
+            yield from _modules(inner)
     elif isinstance(value, tuple):
         for inner in value:
-            yield from _parts(inner)
+            yield from _modules(inner)
+    elif isinstance(value, type):
+        yield value
 
 
 def _add(cls: type[nn.Module], found: dict[type[nn.Module], None]) -> None:
@@ -164,16 +181,14 @@ _EPS = """        for module in self.modules():
                 module.eps = {:g}"""
 
 _FORWARD = """    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.stages(self.stem(x)))
-        return out"""
+        return self.head(self.stages(self.stem(x)))"""
 
 _NECK_FORWARD = """    def forward(self, x: Tensor) -> Tensor:
         x, maps = self.stem(x), []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        out: Tensor = self.head(self.neck(maps[-{}:]))
-        return out"""
+        return self.head(self.neck(maps[-{}:]))"""
 
 
 def _comment(layer: Layer, indent: int) -> str:
@@ -187,7 +202,7 @@ def expression(part: Part, indent: int, *, lead: int = 0) -> str:
 
     `lead` columns of its first line are taken by what stands before and behind it.
     """
-    values = [("", size) for size in part.sizes] + [(f"{key}=", v) for key, v in part.options]
+    values = [("", size) for size in part.sizes] + [(f"{key}=", v) for key, v in _said(part)]
     arguments = [f"{key}{_value(v, indent + 4, len(key) + 1)}" for key, v in values]
     opening, inner, outer = f"{_name(part.module)}(", " " * (indent + 4), " " * indent
     if not any(_holds_parts(value) for _, value in values):
@@ -197,6 +212,14 @@ def expression(part: Part, indent: int, *, lead: int = 0) -> str:
         if indent + 4 + len(joined) <= WIDTH:
             return f"{opening}\n{inner}{joined}\n{outer})"
     return f"{opening}\n" + "".join(f"{inner}{a},\n" for a in arguments) + f"{outer})"
+
+
+def _said(part: Part) -> Iterator[tuple[str, Any]]:
+    """The options that differ from what the class takes anyway."""
+    usual = inspect.signature(part.module).parameters
+    for name, value in part.options:
+        if value != usual[name].default:
+            yield name, value
 
 
 def _holds_parts(value: object) -> bool:
@@ -210,6 +233,10 @@ def _value(value: object, indent: int, lead: int) -> str:
         return expression(value, indent, lead=lead)
     if isinstance(value, tuple) and _holds_parts(value):
         pad = " " * (indent + 4)
+        if len(value) > 2 and len(set(value)) == 1:
+            alike = f"[{expression(value[0], 0)} for _ in range({len(value)})]"
+            if indent + lead + len(alike) < WIDTH and "\n" not in alike:
+                return alike
         items = (f"{pad}{expression(item, indent + 4, lead=1)},\n" for item in value)
         return f"[\n{''.join(items)}{' ' * indent}]"
     return _name(value) if isinstance(value, type) else _literal(value)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Split
-from nasfuse.errors import ExportError
+from nasfuse.errors import ExportError, StorageError
 from nasfuse.exporting import fresh
 from nasfuse.exporting.origin import Origin
 from nasfuse.network import build, cost
@@ -88,9 +89,21 @@ class Check:
 
 
 def trained_network(origin: Origin) -> nn.Module:
-    """The network as it was trained, in evaluation mode."""
+    """The network as it was trained, in evaluation mode.
+
+    Raises:
+        StorageError: the file is not one of weights, or not of this network's.
+    """
     network = build(origin.architecture)
-    network.load_state_dict(load_file(origin.weights))
+    try:
+        network.load_state_dict(load_file(origin.weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise StorageError(
+            "the weights are damaged, or of another network",
+            where=str(origin.weights),
+            why=" ".join(str(error).split())[:200],
+            fix="give the same `nasfuse train` again in a folder of its own (--out)",
+        ) from None
     return network.eval()
 
 
@@ -161,7 +174,7 @@ def _agreement(
     own = torch.cat([x.argmax(1) for x, _ in answers(network, images, precise=True)])
     found = {"trained": own, **predictions}
     return Agreement(
-        len(labels), {name: float((p == labels).float().mean()) for name, p in found.items()}
+        len(labels), {name: float((p == labels).double().mean()) for name, p in found.items()}
     )
 
 

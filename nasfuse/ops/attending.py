@@ -23,10 +23,7 @@ class Bottleneck(nn.Module):
         self.norm2 = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm2(
-            self.expand(self.activation(self.norm1(self.reduce(x))))
-        )
-        return out
+        return self.norm2(self.expand(self.activation(self.norm1(self.reduce(x)))))
 
 
 def bottleneck_cost(shape: Shape, reduction: int) -> Cost:
@@ -119,8 +116,7 @@ class SEGated(nn.Module):
         self.attention = SqueezeExcite(width, squeezed=hidden, activation=nn.ReLU)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        out: Tensor = x + self.attention(y)
-        return out
+        return x + self.attention(y)
 
 
 def se_gated_cost(shape: Shape, reduction: int) -> Cost:

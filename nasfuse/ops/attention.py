@@ -16,8 +16,8 @@ from nasfuse.ops.layers import ConvNorm, conv_norm_cost
 class SqueezeExcite(nn.Module):
     """x * sigmoid(W2 act(W1 mean(x) + b1) + b2), mean over the map.
 
-    x: (batch, width, height, width). Hu et al. 2018, Squeeze-and-Excitation Networks,
-    arXiv:1709.01507
+    x: (batch, channels, height, width). Hu et al. 2018, Squeeze-and-Excitation
+    Networks, arXiv:1709.01507
     """
 
     def __init__(
@@ -42,7 +42,7 @@ def squeeze_excite_cost(shape: Shape, squeezed: int) -> Cost:
 class SE(nn.Module):
     """SqueezeExcite with ReLU, squeezed to width / reduction channels.
 
-    x: (batch, width, height, width), as all attention here takes and puts out.
+    x: (batch, channels, height, width), as all attention here takes and puts out.
     """
 
     def __init__(self, width: int, *, reduction: int) -> None:
@@ -51,8 +51,7 @@ class SE(nn.Module):
         self.attention = SqueezeExcite(width, squeezed=hidden, activation=nn.ReLU)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.attention(x)
-        return out
+        return self.attention(x)
 
 
 def se_cost(shape: Shape, reduction: int) -> Cost:

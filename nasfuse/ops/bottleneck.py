@@ -23,7 +23,7 @@ class BottleneckBlock(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         inner: int,
         groups: int,
@@ -37,8 +37,7 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.conv2(self.activation(self.conv1(x))))
-        out: Tensor = self.conv3(x)
-        return out
+        return self.conv3(x)
 
 
 def bottleneck_cost(
@@ -65,7 +64,7 @@ class PreactBottleneck(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         inner: int,
         groups: int,
@@ -84,8 +83,7 @@ class PreactBottleneck(nn.Module):
         self.conv3 = NormConv(inner, outputs, kernel=1, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv3(self.conv2(self.conv1(x)))
-        return out
+        return self.conv3(self.conv2(self.conv1(x)))
 
 
 def preact_bottleneck_cost(
@@ -109,7 +107,7 @@ class DualPathBlock(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         inner: int,
         groups: int,
@@ -128,8 +126,7 @@ class DualPathBlock(nn.Module):
         self.conv3 = NormConv(inner, outputs, kernel=1, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv3(self.conv2(self.conv1(x)))
-        return out
+        return self.conv3(self.conv2(self.conv1(x)))
 
 
 def dual_path_block_cost(
@@ -144,14 +141,14 @@ def dual_path_block_cost(
 class SelectiveConv(nn.Module):
     """Two k x k convolutions, one with dilation 2, weighed by selective kernels.
 
-    x: (batch, width, height, width). Li et al. 2019, SKNet, arXiv:1903.06586
+    x: (batch, channels, height, width). Li et al. 2019, SKNet, arXiv:1903.06586
     """
 
     def __init__(
         self,
         width: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         groups: int,
         reduction: int,
@@ -167,8 +164,7 @@ class SelectiveConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         near, far = self.activation(self.near(x)), self.activation(self.far(x))
-        out: Tensor = self.fusion(near, far)
-        return out
+        return self.fusion(near, far)
 
 
 class SelectiveBottleneck(nn.Module):
@@ -182,7 +178,7 @@ class SelectiveBottleneck(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         inner: int,
         groups: int,
@@ -203,8 +199,7 @@ class SelectiveBottleneck(nn.Module):
         self.conv3 = ConvNorm(inner, outputs, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv3(self.conv2(self.activation(self.conv1(x))))
-        return out
+        return self.conv3(self.conv2(self.activation(self.conv1(x))))
 
 
 def selective_bottleneck_cost(
@@ -241,7 +236,7 @@ class RegNetBlock(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         inner: int,
         groups: int,
@@ -262,8 +257,7 @@ class RegNetBlock(nn.Module):
         self.layers = nn.Sequential(*layers, ConvNorm(inner, outputs, kernel=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
-        return out
+        return self.layers(x)
 
 
 def regnet_cost(

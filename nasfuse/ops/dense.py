@@ -21,7 +21,7 @@ class Dense(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         bottleneck: int | None = None,
         activation: type[nn.Module],
@@ -38,8 +38,7 @@ class Dense(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(self.conv1(x))
-        return out
+        return self.conv2(self.conv1(x))
 
 
 def dense_cost(

@@ -23,8 +23,7 @@ class MeanHead(nn.Module):
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(x.mean((2, 3)))
-        return out
+        return self.linear(x.mean((2, 3)))
 
 
 def mean_head_cost(shape: Shape, classes: int) -> Cost:
@@ -43,8 +42,7 @@ class NormHead(nn.Module):
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(self.activation(self.norm(x)).mean((2, 3)))
-        return out
+        return self.linear(self.activation(self.norm(x)).mean((2, 3)))
 
 
 def norm_head_cost(shape: Shape, classes: int) -> Cost:
@@ -63,8 +61,7 @@ class ConvHead(nn.Module):
         self.linear = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.linear(self.activation(self.conv(x)).mean((2, 3)))
-        return out
+        return self.linear(self.activation(self.conv(x)).mean((2, 3)))
 
 
 def conv_head_cost(shape: Shape, classes: int, *, width: int) -> Cost:
@@ -83,8 +80,7 @@ class LevelsHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         means = torch.cat([x.mean((2, 3)) for x in maps], 1)
-        out: Tensor = self.linear(means)
-        return out
+        return self.linear(means)
 
 
 def levels_head_cost(channels: Sequence[int], classes: int) -> Cost:

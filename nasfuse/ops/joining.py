@@ -18,8 +18,8 @@ from nasfuse.costs import NOTHING, Cost, Shape, conv_cost, norm_cost
 class Add(nn.Module):
     """x + y + ... He et al. 2016, Deep Residual Learning, arXiv:1512.03385
 
-    Each map: (batch, width, height, width), as all fusions but Concat and DualPath take
-    them.
+    Each map: (batch, channels, height, width), as all fusions but Concat and DualPath
+    take them.
     """
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
@@ -166,8 +166,7 @@ class ConcatConv(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, *maps: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.norm(self.conv(torch.cat(maps, 1))))
-        return out
+        return self.activation(self.norm(self.conv(torch.cat(maps, 1))))
 
 
 def concat_conv_cost(shape: Shape, *, inputs: int = 2) -> Cost:
@@ -183,8 +182,7 @@ class ConcatLinear(nn.Module):
         self.linear = nn.Conv2d(inputs * width, width, 1)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        out: Tensor = self.linear(torch.cat(maps, 1))
-        return out
+        return self.linear(torch.cat(maps, 1))
 
 
 def concat_linear_cost(shape: Shape, *, inputs: int = 2) -> Cost:
@@ -206,8 +204,7 @@ class NormConcat(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         normed = [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
-        out: Tensor = self.conv(torch.cat(normed, 1))
-        return out
+        return self.conv(torch.cat(normed, 1))
 
 
 def norm_concat_cost(shape: Shape, *, inputs: int = 2) -> Cost:

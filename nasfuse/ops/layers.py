@@ -47,8 +47,7 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.conv(x))
-        return out
+        return self.norm(self.conv(x))
 
 
 def conv_norm_cost(
@@ -82,8 +81,7 @@ class SameConvNorm(nn.Module):
         for side in (x.shape[3], x.shape[2]):
             missing = max(0, (-(-side // stride) - 1) * stride + kernel - side)
             pad += [missing // 2, missing - missing // 2]
-        out: Tensor = self.norm(self.conv(nn.functional.pad(x, pad)))
-        return out
+        return self.norm(self.conv(nn.functional.pad(x, pad)))
 
 
 class NormConv(nn.Module):
@@ -113,8 +111,7 @@ class NormConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(self.activation(self.norm(x)))
-        return out
+        return self.conv(self.activation(self.norm(x)))
 
 
 def norm_conv_cost(
@@ -132,5 +129,4 @@ class Halve(nn.Module):
         self.pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.pool(x)
-        return out
+        return self.pool(x)

@@ -6,16 +6,16 @@ from torch import Tensor, nn
 
 from nasfuse.costs import NOTHING, Cost, Shape
 from nasfuse.ops.attention import SqueezeExcite, squeeze_excite_cost
-from nasfuse.ops.layers import ConvNorm, SameConvNorm, conv_norm_cost
+from nasfuse.ops.layers import ConvNorm, conv_norm_cost
 
 
 class MBConv(nn.Module):
     """norm(W2 se(act(norm(dw(act(norm(W1 x))))))): an inverted bottleneck.
 
     W1 widens `expand` times (absent for 1), dw is a k x k convolution within each
-    channel, se squeezes to inputs / se channels (absent for None), W2 is linear; `same`
-    pads dw as TensorFlow does. Sandler et al. 2018, MobileNetV2, arXiv:1801.04381; with
-    se, Tan & Le 2019, EfficientNet, arXiv:1905.11946
+    channel, se squeezes to inputs / se channels (absent for None), W2 is linear.
+    Sandler et al. 2018, MobileNetV2, arXiv:1801.04381; with se, Tan & Le 2019,
+    EfficientNet, arXiv:1905.11946
     """
 
     def __init__(
@@ -23,16 +23,15 @@ class MBConv(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         expand: int,
         se: int | None = None,
         activation: type[nn.Module],
-        same: bool = False,
+        conv: type[nn.Module] = ConvNorm,
     ) -> None:
         super().__init__()
         hidden = expand * inputs
-        conv = SameConvNorm if same else ConvNorm
         layers: list[nn.Module] = []
         if expand > 1:
             layers += [ConvNorm(inputs, hidden, kernel=1), activation()]
@@ -46,8 +45,7 @@ class MBConv(nn.Module):
         self.layers = nn.Sequential(*layers, ConvNorm(hidden, outputs, kernel=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
-        return out
+        return self.layers(x)
 
 
 def mbconv_cost(
@@ -81,16 +79,15 @@ class FusedMBConv(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         expand: int,
         se: int | None = None,
         activation: type[nn.Module],
-        same: bool = False,
+        conv: type[nn.Module] = ConvNorm,
     ) -> None:
         super().__init__()
         hidden = expand * inputs if expand > 1 else outputs
-        conv = SameConvNorm if same else ConvNorm
         layers: list[nn.Module] = [
             conv(inputs, hidden, kernel=kernel, stride=stride),
             activation(),
@@ -103,8 +100,7 @@ class FusedMBConv(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
-        return out
+        return self.layers(x)
 
 
 def fused_mbconv_cost(

@@ -75,8 +75,7 @@ class ASFFLevel(nn.Module):
         seen = [f(x) for f, x in zip(self.compressed, aligned, strict=True)]
         share = torch.softmax(self.weigh(torch.cat(seen, 1)), 1)
         parts = zip(share.unsqueeze(2).unbind(1), aligned, strict=True)
-        out: Tensor = self.expand(sum(s * x for s, x in parts))
-        return out
+        return self.expand(sum(s * x for s, x in parts))
 
 
 def asff_level_cost(shapes: Sequence[Shape], outputs: int, *, level: int) -> Cost:
@@ -139,8 +138,7 @@ class Hyper(nn.Module):
             ),
         ]
         same = [f(x) for f, x in zip(self.convs, sampled, strict=True)]
-        out: Tensor = self.fusion(*same)
-        return out
+        return self.fusion(*same)
 
 
 def hyper_plan(shapes: Sequence[Shape], width: int) -> NeckPlan:
@@ -167,8 +165,7 @@ class SPP(nn.Module):
         pooled = [maps[-1]]
         for _ in range(3):
             pooled.append(nn.functional.max_pool2d(pooled[-1], 5, 1, padding=2))
-        out: Tensor = self.activation(self.conv(torch.cat(pooled, 1)))
-        return out
+        return self.activation(self.conv(torch.cat(pooled, 1)))
 
 
 def spp_plan(shapes: Sequence[Shape], width: int) -> NeckPlan:

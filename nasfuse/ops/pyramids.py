@@ -124,8 +124,7 @@ class BiFPNNode(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         joined = self.activation(self.fusion(*maps))
-        out: Tensor = self.norm(self.pointwise(self.depthwise(joined)))
-        return out
+        return self.norm(self.pointwise(self.depthwise(joined)))
 
 
 def bifpn_node_cost(shape: Shape) -> Cost:

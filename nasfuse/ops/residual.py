@@ -19,7 +19,7 @@ class Residual(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         activation: type[nn.Module],
     ) -> None:
@@ -29,8 +29,7 @@ class Residual(nn.Module):
         self.conv2 = ConvNorm(outputs, outputs, kernel=kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(self.activation(self.conv1(x)))
-        return out
+        return self.conv2(self.activation(self.conv1(x)))
 
 
 def residual_cost(shape: Shape, outputs: int, stride: int, *, kernel: int) -> Cost:
@@ -51,7 +50,7 @@ class Preact(nn.Module):
         inputs: int,
         outputs: int,
         *,
-        stride: int,
+        stride: int = 1,
         kernel: int,
         activation: type[nn.Module],
     ) -> None:
@@ -62,8 +61,7 @@ class Preact(nn.Module):
         self.conv2 = NormConv(outputs, outputs, kernel=kernel, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(self.conv1(x))
-        return out
+        return self.conv2(self.conv1(x))
 
 
 def preact_cost(shape: Shape, outputs: int, stride: int, *, kernel: int) -> Cost:

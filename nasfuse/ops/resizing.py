@@ -57,8 +57,7 @@ class Project(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
-        return out
+        return self.layers(x)
 
 
 def project_cost(shape: Shape, outputs: int) -> Cost:
@@ -92,8 +91,7 @@ class Align(nn.Module):
         self.fit = Fit()
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
-        out: Tensor = self.fit(self.layers(x), size)
-        return out
+        return self.fit(self.layers(x), size)
 
 
 def align_cost(shape: Shape, outputs: int, *, steps: int) -> Cost:

@@ -20,19 +20,18 @@ class Skip(nn.Module):
         self,
         *,
         transform: nn.Module,
-        shortcut: nn.Module,
+        shortcut: nn.Module | None = None,
         fusion: nn.Module,
-        activation: nn.Module,
+        activation: type[nn.Module] = nn.Identity,
     ) -> None:
         super().__init__()
         self.transform = transform
-        self.shortcut = shortcut
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
         self.fusion = fusion
-        self.activation = activation
+        self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.fusion(self.shortcut(x), self.transform(x)))
-        return out
+        return self.activation(self.fusion(self.shortcut(x), self.transform(x)))
 
 
 class PreactSkip(nn.Module):
@@ -46,25 +45,24 @@ class PreactSkip(nn.Module):
         self,
         inputs: int,
         *,
-        projects: bool,
+        projects: bool = False,
         transform: nn.Module,
-        shortcut: nn.Module,
+        shortcut: nn.Module | None = None,
         fusion: nn.Module,
-        activation: nn.Module,
+        activation: type[nn.Module],
     ) -> None:
         super().__init__()
         self.projects = projects
         self.norm = nn.BatchNorm2d(inputs)
-        self.activation = activation
+        self.activation = activation()
         self.transform = transform
-        self.shortcut = shortcut
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
         self.fusion = fusion
 
     def forward(self, x: Tensor) -> Tensor:
         p = self.activation(self.norm(x))
         kept = self.shortcut(p if self.projects else x)
-        out: Tensor = self.fusion(kept, self.transform(p))
-        return out
+        return self.fusion(kept, self.transform(p))
 
 
 class Pad(nn.Module):
@@ -97,8 +95,7 @@ class Transition(nn.Module):
         self.pool = Halve()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.pool(self.conv(x))
-        return out
+        return self.pool(self.conv(x))
 
 
 def transition_cost(shape: Shape, outputs: int) -> Cost:
@@ -131,8 +128,7 @@ class Cross(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.expand(self.down(x)).chunk(2, 1)
         inner = self.partial(self.blocks(b))
-        out: Tensor = self.join(torch.cat((a, inner), 1))
-        return out
+        return self.join(torch.cat((a, inner), 1))
 
 
 def shortcut_cost(shape: Shape, outputs: int, stride: int) -> Cost:

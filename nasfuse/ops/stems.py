@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nasfuse.ops.layers import ConvNorm, SameConvNorm
+from nasfuse.ops.layers import ConvNorm
 
 
 class Stem(nn.Module):
-    """activation(norm(conv(x))): the first layer, from the image's channels.
-
-    `same` pads as TensorFlow does.
-    """
+    """activation(norm(conv(x))): the first layer, from the image's channels."""
 
     def __init__(
         self,
@@ -19,18 +16,16 @@ class Stem(nn.Module):
         outputs: int,
         *,
         kernel: int,
-        stride: int,
+        stride: int = 1,
         activation: type[nn.Module],
-        same: bool = False,
+        conv: type[nn.Module] = ConvNorm,
     ) -> None:
         super().__init__()
-        conv = SameConvNorm if same else ConvNorm
         self.conv = conv(inputs, outputs, kernel=kernel, stride=stride)
         self.activation = activation()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.activation(self.conv(x))
-        return out
+        return self.activation(self.conv(x))
 
 
 class BareStem(nn.Module):
@@ -43,5 +38,4 @@ class BareStem(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(x)
-        return out
+        return self.conv(x)
