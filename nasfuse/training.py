@@ -103,13 +103,14 @@ class Training:
         self.steps = self.per_epoch * epochs
         self.parameters = list(self.network.parameters())
         self.average: list[Tensor] | None = None
-        self.filters, rest = _filters_and_rest(self.network)
+        self.filters, self.rest = _filters_and_rest(self.network)
+        self.joined = _joined(self.rest)
         self.views = [nn.Parameter(_as_matrix(p.detach())) for p in self.filters]
         decay = recipe.weight_decay
         # rates as tensors, which a captured step can follow
         rate, filter_rate = torch.zeros(2, device=self.device).unbind()
         self.optimizers: list[Optimizer] = [
-            SGD(rest, rate, recipe.momentum, weight_decay=decay, nesterov=True, fused=True)
+            SGD([self.joined], rate, recipe.momentum, weight_decay=decay, nesterov=True, fused=True)
         ]
         self.rates = [(recipe.rate, rate), (recipe.filter_rate, filter_rate)]
         if self.views:
@@ -181,11 +182,13 @@ class Training:
 
     def _learn(self, loss: Tensor) -> Tensor:
         """Move the weights against the gradient of the loss, which is returned."""
-        self.network.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        for view, parameter in zip(self.views, self.filters, strict=True):
-            assert parameter.grad is not None
-            view.grad = _as_matrix(parameter.grad)
+        # not backward(): adding to what parameters hold costs small networks a tenth of a step
+        found = torch.autograd.grad(
+            loss, [*self.filters, *self.rest], allow_unused=True, materialize_grads=True
+        )
+        for view, gradient in zip(self.views, found, strict=False):
+            view.grad = _as_matrix(gradient)
+        self.joined.grad = torch.cat([gradient.flatten() for gradient in found[len(self.views) :]])
         for optimizer in self.optimizers:
             optimizer.step()
         return loss.detach()
@@ -238,7 +241,7 @@ class Training:
             assert self.average is not None
             torch._foreach_copy_(self.average, [v.to(self.device) for v in state["average"]])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            optimizer.load_state_dict(_in_one(saved) if isinstance(optimizer, SGD) else saved)
         self._share_rates()
         self.compute = CapturedStep(self._compute)  # a graph would go on with the old tensors
         torch.set_rng_state(state["random"])
@@ -260,6 +263,23 @@ def _filters_and_rest(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
         mixes = parameter.ndim == 4 and parameter.shape[1] > 1
         (filters if mixes else rest).append(parameter)
     return filters, rest
+
+
+def _joined(parameters: list[nn.Parameter]) -> nn.Parameter:
+    """One vector of all of them, of which they become views: one call then moves them all."""
+    whole = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+    parts = torch.split(whole.detach(), [parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view(parameter.shape)
+    return whole
+
+
+def _in_one(saved: dict[str, Any]) -> dict[str, Any]:
+    """An optimiser's state for the joined vector, also from checkpoints of single tensors."""
+    momenta = [state["momentum_buffer"].flatten() for _, state in sorted(saved["state"].items())]
+    groups = [{**group, "params": [0]} for group in saved["param_groups"]]
+    state = {0: {"momentum_buffer": torch.cat(momenta)}} if momenta else {}
+    return {"state": state, "param_groups": groups}
 
 
 def _as_matrix(filters: Tensor) -> Tensor:

@@ -115,13 +115,13 @@ def ceiling(network: nn.Module, split: Split, recipe: Recipe) -> Steps:
         split, Normalisation((0.5,) * 3, (0.25,) * 3), resolution=SIDE, device=device
     )
     network = Training(network, images, recipe, epochs=1, seed=0).network  # its types and layout
+    parameters = list(network.parameters())
     x, _ = next(images.batches(recipe.batch))
     network.train()
     while True:
         with autocast(device):
             outputs = network(x)
-        network.zero_grad(set_to_none=True)
-        outputs.float().sum().backward()
+        torch.autograd.grad(outputs.float().sum(), parameters)
         yield len(x)
 
 

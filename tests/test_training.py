@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from nasfuse.architecture import Architecture
-from nasfuse.data.batches import Images, augmented, cut, measure, shifted, subset
+from nasfuse.data.batches import Images, cut, flipped, measure, shifted, subset
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.network import build
 from nasfuse.recipe import Augmentation, Recipe
@@ -98,6 +99,26 @@ def test_a_run_may_stop_in_the_middle_of_an_epoch(
         assert torch.equal(a, b)
 
 
+def test_checkpoints_with_a_momentum_for_each_tensor_go_on(
+    dataset: Dataset, architecture: Architecture
+) -> None:
+    unbroken, resumed = (training(dataset, architecture, epochs=2) for _ in range(2))
+    unbroken.epoch()
+    state = copy.deepcopy(unbroken.state())
+    momentum = state["optimizers"][0]["state"][0]["momentum_buffer"]
+    parts = torch.split(momentum, [parameter.numel() for parameter in unbroken.rest])
+    pairs = zip(parts, unbroken.rest, strict=True)
+    state["optimizers"][0]["state"] = {
+        index: {"momentum_buffer": part.view(parameter.shape)}
+        for index, (part, parameter) in enumerate(pairs)
+    }
+    state["optimizers"][0]["param_groups"][0]["params"] = list(range(len(unbroken.rest)))
+    resumed.restore(state)
+    assert resumed.epoch() == unbroken.epoch()
+    for a, b in zip(unbroken.parameters, resumed.parameters, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_averaged_weights_are_the_mean_of_the_last_steps(
     dataset: Dataset, architecture: Architecture
 ) -> None:
@@ -177,7 +198,7 @@ def test_half_of_the_images_are_mirrored() -> None:
     x = torch.zeros(200, 1, 4, 4)
     x[:, :, 1, 0] = 1
     torch.manual_seed(0)
-    mirrored = augmented(x, Augmentation(shift=0))[:, 0, 1]
+    mirrored = flipped(x)[:, 0, 1]
     assert torch.equal(mirrored.sum(1), torch.ones(200))
     assert 60 < mirrored[:, 3].sum() < 140
 

@@ -79,7 +79,8 @@ class Images:
             if len(indices) == 1 and order is not None:
                 continue
             indices = indices.to(self.pixels.device)
-            batch = self._normalised(self.pixels[indices])
+            pixels = self.pixels.index_select(0, indices)  # several times as fast as [indices]
+            batch = self._normalised(flipped(pixels) if vary and vary.flip else pixels)
             yield augmented(batch, vary) if vary else batch, self.labels[indices]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
@@ -99,12 +100,15 @@ def _tensor(array: NDArray[np.uint8] | NDArray[np.int64], device: torch.device) 
         return torch.from_numpy(array).to(device)
 
 
+def flipped(images: Tensor) -> Tensor:
+    """Half of the images, by chance, mirrored left to right."""
+    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(chosen, images.flip(3), images)
+
+
 def augmented(images: Tensor, how: Augmentation) -> Tensor:
-    """Normalised images (batch, channels, side, side), each mirrored, moved and cut by chance."""
+    """Normalised images (batch, channels, side, side), each moved and cut by chance."""
     side = images.shape[-1]
-    if how.flip:
-        chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-        images = torch.where(chosen, images.flip(3), images)
     if reach := round(how.shift * side):
         images = shifted(images, reach)
     if size := round(how.cutout * side):

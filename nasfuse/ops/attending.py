@@ -51,7 +51,7 @@ class AFF(nn.Module):
         g = torch.sigmoid(
             self.local(total) + self.context(total.mean((2, 3), keepdim=True))
         )
-        return self.scale * (g * x + (1 - g) * y)
+        return self.scale * torch.addcmul(y, g, x - y)
 
 
 def aff_cost(shape: Shape, reduction: int, *, scale: float = 1) -> Cost:
@@ -79,7 +79,7 @@ class IterativeAFF(nn.Module):
         u = self.first(x, y)
         context = self.first.context if self.shared else self.context
         g = torch.sigmoid(self.local(u) + context(u.mean((2, 3), keepdim=True)))
-        return g * x + (1 - g) * y
+        return torch.addcmul(y, g, x - y)
 
 
 def iterative_aff_cost(shape: Shape, reduction: int, *, shared: bool = False) -> Cost:

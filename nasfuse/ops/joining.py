@@ -227,7 +227,7 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         g = torch.sigmoid(self.gate(x))
-        return g * y + (1 - g) * x
+        return torch.addcmul(x, g, y - x)
 
 
 def gated_cost(shape: Shape) -> Cost:
