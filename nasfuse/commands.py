@@ -46,6 +46,7 @@ def random_search(study: Study) -> str:
         "--objective": None if settings.objective == "macs" else settings.objective,
         "--front-from": None if settings.front_from is None else _budget(settings.front_from),
         "--max-params": None if settings.max_params is None else str(settings.max_params),
+        "--max-latency": None if settings.max_latency is None else f"{settings.max_latency:g}ms",
         "--trials": None if settings.trials is None else str(settings.trials),
         "--time-limit": None if settings.seconds is None else f"{settings.seconds:g}s",
         "--seed": str(settings.seed),

@@ -11,7 +11,16 @@ from nasfuse.results import Result
 from nasfuse.searching.study import Settings, Study
 
 # what two studies must have in common for their hypervolumes to be compared
-SAME = ("budget", "fingerprint", "objective", "front_from", "max_params", "recipe", "space")
+SAME = (
+    "budget",
+    "fingerprint",
+    "objective",
+    "front_from",
+    "max_params",
+    "max_latency",
+    "recipe",
+    "space",
+)
 
 
 class Beside(NamedTuple):

@@ -85,6 +85,7 @@ def pool_cost(shape: Shape, stride: int) -> Cost:
 
 
 _BUDGET = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<prefix>[KMG]?)(?P<unit>FLOPS|MACS)?", re.I)
+_LATENCY = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s)", re.I)
 _PREFIXES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -130,6 +131,28 @@ def parse_count(text: str | None) -> int | None:
             fix="--max-params 5M",
         )
     return count
+
+
+def parse_latency(text: str | None) -> float | None:
+    """Milliseconds of a latency such as 20ms or 0.5s; None is no limit.
+
+    Raises:
+        UsageError: the text is not a positive time with one of the units.
+    """
+    if text is None:
+        return None
+    match = _LATENCY.fullmatch(text.strip())
+    milliseconds = (
+        float(match["number"]) * (1000 if match["unit"].lower() == "s" else 1) if match else 0
+    )
+    if milliseconds <= 0:
+        raise UsageError(
+            f"'{text}' is not a latency",
+            where="--max-latency",
+            why="it must be a positive number with a unit: ms or s",
+            fix="--max-latency 20ms",
+        )
+    return milliseconds
 
 
 def show_macs(macs: float) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from nasfuse.costs import parse_budget, parse_count, show_macs
+from nasfuse.costs import parse_budget, parse_count, parse_latency, show_macs
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import absolute, load_dataset
@@ -21,6 +21,7 @@ from nasfuse.names import OBJECTIVES, SAMPLERS, nearest
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.searching.forecast import Forecast, disk_needed, forecast
 from nasfuse.searching.proposing import check_budget
+from nasfuse.searching.quickest import check_latency
 from nasfuse.searching.running import GPU_SHARE, Resources
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.sharing import Sharing, share_gpus
@@ -42,7 +43,7 @@ class SearchOptions:
     `space` the name of a space or a file, `recipe` a file, `epochs` those of a full training.
     `objective` is the cost that the front weighs against accuracy: macs, params or latency, which
     is measured; `front_from` is a budget such as 100MFLOPs at which it begins. `max_params` is text
-    such as 5M.
+    such as 5M, `max_latency` such as 20ms, for one image.
     `storage` is the address of a PostgreSQL database for proposals, which else are in the study's
     folder; neither it nor `tracking_uri` may have a password.
     Without `trials` and `seconds` a search takes seven minutes; without `workers` it uses every
@@ -62,6 +63,7 @@ class SearchOptions:
     objective: str = "macs"
     front_from: str | None = None
     max_params: str | None = None
+    max_latency: str | None = None
     seed: int = 0
     epochs: int | None = None
     recipe: Path | None = None
@@ -92,6 +94,7 @@ def plan_search(options: SearchOptions) -> Plan:
     budget = parse_budget(options.budget)
     front_from = _front_from(options.front_from, budget)
     max_params = parse_count(options.max_params)
+    max_latency = parse_latency(options.max_latency)
     space = load_space(options.space)
     check_budget(space, budget, max_params)  # before the images are loaded: it takes no time
     recipe = _recipe(options)
@@ -103,6 +106,10 @@ def plan_search(options: SearchOptions) -> Plan:
     dataset = load_dataset(options.data, side=side, seed=options.seed, skip_bad=options.skip_bad)
     space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
     check_budget(space, budget, max_params)
+    if max_latency is not None and resources.address is None:
+        check_latency(
+            space, max_latency, torch.device("cuda" if resources.gpus_per_trial else "cpu")
+        )
     normalisation = measure(dataset.train)
     name = options.name or free_name(options.studies, dataset.name)
     settings = Settings(
@@ -133,6 +140,7 @@ def plan_search(options: SearchOptions) -> Plan:
         objective=options.objective,  # type: ignore[arg-type]  # checked above
         front_from=front_from,
         max_params=max_params,
+        max_latency=max_latency,
     )
     folder, named = options.studies / name, options.name is not None
     check_room(settings, folder, limits, resources)

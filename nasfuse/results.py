@@ -39,9 +39,10 @@ class Result(BaseModel):
     evaluation failed, and then `cause` says why. `train_loss` is the mean over all training steps.
     `origin` is how the candidate was proposed: the name of a reference of the space, or the
     sampler's. `objective` names the cost that the study's front has beside accuracy; `latency`, in
-    milliseconds, is measured only where it is that. `gpus` is the share of a GPU that the worker
-    had, and `mps` whether it shared it by MPS. `repeat` counts further full trainings of a
-    finalist, each with a seed of its own.
+    milliseconds, is measured only where it is that or has a limit. `gpus` is the share of a GPU
+    that the worker had, and `mps` whether it shared it by MPS. `repeat` counts further full
+    trainings of a finalist, each with a seed of its own. Where it is `too_slow`, its latency is
+    over the limit of the search and it was not trained.
     `batch` is what it was trained with; where that is half of what the recipe says, `retry` says
     what made it begin again. Where it `recomputes`, dense layers did so to save memory.
     """
@@ -64,6 +65,7 @@ class Result(BaseModel):
     loss: float | None = None
     train_loss: float | None = None
     cause: str | None = None
+    too_slow: bool | None = None
     batch: int | None = None
     retry: str | None = None
     recomputes: bool | None = None

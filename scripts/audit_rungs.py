@@ -9,8 +9,11 @@ full run is judged on its way as the search judges it (averaged weights, statist
 measured anew, training loss) and as it is commonly judged (the weights as they are). Prints how
 each of these ranks the networks in comparison with the end of the full training, the mean over its
 seeds: Spearman's and Kendall's coefficients with bootstrap intervals over the networks, and the
-share of a full training's CPU-seconds that it costs. What has been trained is kept in the file, so
-the script can be stopped and started again. Accuracies are on validation images.
+share of a full training's CPU-seconds that it costs. "Seeds" is Spearman's coefficient between two
+seeds: where it is high, noise is not what is lacking. The first rung is judged with the help of the
+search's surrogate as well, fitted to one seed's scores there and nothing else. What has been
+trained is kept in the file, so the script can be stopped and started again. Accuracies are on
+validation images.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata, spearmanr
+from smoothing import rows, smoothed
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.costs import parse_budget
@@ -226,6 +231,13 @@ def predictors(records: Sequence[dict[str, Any]]) -> tuple[dict[str, Scores], li
             found[f"{stage}: both"] = rankdata(accuracy, axis=1) + rankdata(loss, axis=1)
         if "raw" in scores:
             found[f"{stage}: accuracy as it is"] = table(stage, "raw")
+        if stage == "rung 0":
+            features = rows({r["key"]: json.loads(r["architecture"]) for r in records})
+            for name in ("accuracy", "both"):
+                scores = found[f"rung 0: {name}"]
+                found[f"rung 0: {name}, smoothed"] = np.array(
+                    [smoothed(values, features) for values in scores]
+                )
     fusions = {r["key"]: r["fusion"] for r in records}
     return found, [fusions[key] for key in keys]
 
@@ -250,6 +262,12 @@ def with_interval(scores: Scores, truth: Scores, coefficient: Coefficient) -> li
     return [round(v, 3) for v in (correlation(scores, truth, coefficient), low, high)]
 
 
+def between(scores: Scores) -> float | None:
+    """How alike two seeds rank the networks, the mean over all pairs; None where there is one."""
+    pairs = [spearmanr(one, other).statistic for one, other in combinations(scores, 2)]
+    return round(float(np.mean(pairs)), 3) if pairs else None
+
+
 def report(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a way of judging."""
     found, fusions = predictors(records)
@@ -269,6 +287,7 @@ def report(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "share of cost": round(float(seconds / full), 4),
             "spearman": with_interval(scores, truth, spearmanr),
             "kendall": with_interval(scores, truth, kendalltau),
+            "between seeds": between(scores),
             "within fusions": within,
         }
         rows.append(row)
@@ -294,7 +313,9 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{'judged by':<34} {'cost':>6}  {'Spearman':<20} {'Kendall':<20} within each fusion")
+    print(
+        f"{'judged by':<34} {'cost':>6}  {'Spearman':<20} {'Kendall':<20} seeds  within each fusion"
+    )
     for row in rows:
         texts = []
         for name in ("spearman", "kendall"):
@@ -302,7 +323,10 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
             texts.append(f"{value:.2f} ({low:.2f} to {high:.2f})")
         within = " ".join(f"{kind} {value:.2f}" for kind, value in row["within fusions"].items())
         share = f"{row['share of cost']:.1%}"
-        print(f"{row['judged by']:<34} {share:>6}  {texts[0]:<20} {texts[1]:<20} {within}")
+        seeds = "" if row["between seeds"] is None else f"{row['between seeds']:.2f}"
+        print(
+            f"{row['judged by']:<34} {share:>6}  {texts[0]:<20} {texts[1]:<20} {seeds:<5}  {within}"
+        )
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python scripts/bench_search.py --table nasbench201_cifar10.parquet \\
         --accuracy c10_val_e200_seed0,c10_val_e200_seed1,c10_val_e200_seed2 \\
         --report c10_val_e200 --cost c10_mflops --encoding ops --budget 20,45,90 --seeds 100
-    python scripts/bench_search.py --synthetic --seeds 5   # made-up tables, six families
+    python scripts/bench_search.py --synthetic --seeds 5   # made-up tables, eight families
     python scripts/bench_search.py --space default         # made-up accuracies, fronts
     python scripts/bench_search.py --ask-times
 

@@ -33,14 +33,16 @@ class Table:
         object.__setattr__(self, "choices", [sorted(set(column)) for column in columns])
 
 
-FAMILIES = ("additive", "pairwise", "counts", "widths", "cliffs", "paths", "basins")
+FAMILIES = ("additive", "pairwise", "counts", "widths", "cliffs", "paths", "basins", "cells")
 SHAPES = ((5, 8), (6, 5), (6, 4), (7, 4), (8, 3), (10, 3), (8, 4))  # digits, choices
+CELLS = ((6, 5), (6, 4), (6, 5), (10, 3))  # the same where digits are the edges of a cell
 
 
 def synthetic(family: str, seed: int) -> Table:
-    """A made-up table: effects of digits, pairs, counts or widths, cliffs, cost and noise."""
+    """A made-up table: effects of digits, pairs, counts or widths, cells, cliffs, cost, noise."""
     generator = np.random.default_rng([seed, FAMILIES.index(family)])
-    digits, choices = SHAPES[generator.integers(len(SHAPES))]
+    shapes = CELLS if family == "cells" else SHAPES
+    digits, choices = shapes[generator.integers(len(shapes))]
     codes = np.array(list(itertools.product(range(choices), repeat=digits)))
     cost = _costs(codes, family, generator)
     quality = _quality(codes, family, generator)
@@ -49,6 +51,9 @@ def synthetic(family: str, seed: int) -> Table:
     accuracy = 85 + 4 * _normal(quality + 0.08 * generator.normal(size=len(codes)))
     if family in ("cliffs", "paths"):
         accuracy = _broken(codes, accuracy, generator)
+    if family == "cells":
+        alive = np.isfinite(_last_node(codes, np.zeros((digits, choices)), 1.0))
+        accuracy = np.where(alive, accuracy, 10 + generator.exponential(2, len(codes)))
     noise = generator.uniform(0.05, 0.3) * (accuracy.max() - np.quantile(accuracy, 0.96))
     observed = accuracy[:, None] + noise * generator.normal(size=(len(codes), 3))
     return Table(["".join(map(str, code)) for code in codes], observed, accuracy, cost)
@@ -62,6 +67,10 @@ def _costs(codes: NDArray[np.int64], family: str, generator: np.random.Generator
     digits, choices = codes.shape[1], int(codes.max()) + 1
     weight = np.exp(generator.normal(0, 0.5, digits))
     each = generator.exponential(1, choices)
+    if family == "cells":  # one operator costs as much as a whole cell of another
+        each = np.zeros(choices)
+        each[-2:] = 1, generator.uniform(digits - 1, digits + 4)
+        return np.asarray(each[codes].sum(axis=1) + 2)
     if family == "widths":
         each = np.arange(1.0, choices + 1) ** generator.uniform(1, 2)
     return np.asarray((weight * each[codes]).sum(axis=1) + 0.1 * digits * each.mean())
@@ -84,6 +93,8 @@ def _quality(codes: NDArray[np.int64], family: str, generator: np.random.Generat
         quality = _normal(_normal(alone) + 0.7 * _normal(pairs) + 0.5 * quality)
     if family == "additive":
         return quality
+    if family == "cells":
+        return _normal(_cell(codes, generator) + 0.1 * quality)
     if family == "basins":  # good in one of two ways, of which the better is rare
         other = _normal(
             generator.normal(size=(digits, choices))[np.arange(digits), codes].sum(axis=1)
@@ -94,6 +105,30 @@ def _quality(codes: NDArray[np.int64], family: str, generator: np.random.Generat
         one, other = generator.choice(digits, 2, replace=False)
         joint += generator.normal(size=(choices, choices))[codes[:, one], codes[:, other]]
     return _normal(quality + (0.6 if family == "pairwise" else 0.35) * _normal(joint))
+
+
+def _cell(codes: NDArray[np.int64], generator: np.random.Generator) -> Array:
+    """Digits are operators between any two nodes: 0 cuts, 1 skips, the last ones help the most."""
+    digits, choices = codes.shape[1], int(codes.max()) + 1
+    gain = np.sort(generator.uniform(-0.4, 1.0, choices))
+    gain[:2] = (0.0, 0.0) if choices > 3 else (0.0, gain[1])
+    gain[-1] += 0.5
+    place = np.exp(generator.normal(0, 0.25, (digits, 1)))
+    level = _last_node(codes, place * gain, generator.uniform(0.2, 0.8))
+    return _normal(np.where(np.isfinite(level), level, level[np.isfinite(level)].min()))
+
+
+def _last_node(codes: NDArray[np.int64], gain: Array, warmth: float) -> Array:
+    """What reaches it; a node is about as good as its best input, minus infinity without any."""
+    digits, level = codes.shape[1], [np.zeros(len(codes))]
+    edges = iter(range(digits))
+    while len(level) * (len(level) - 1) < 2 * digits:
+        inputs = [
+            np.where(codes[:, edge] > 0, before + gain[edge, codes[:, edge]], -np.inf)
+            for before, edge in zip(level, edges, strict=False)
+        ]
+        level.append(warmth * np.logaddexp.reduce(np.array(inputs) / warmth))
+    return level[-1]
 
 
 def _broken(codes: NDArray[np.int64], accuracy: Array, generator: np.random.Generator) -> Array:

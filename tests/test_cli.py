@@ -33,6 +33,12 @@ MISTAKES = {
     "misspelt sampler": (["search", "--budget", "4M", "--sampler", "gided"], 2, "--sampler guided"),
     "unknown objective": (["search", "--budget", "4M", "--objective", "flops"], 2, "--objective"),
     "parameters": (["search", "--budget", "4M", "--max-params", "10"], 4, "--max-params"),
+    "latency unit": (["search", "--budget", "4M", "--max-latency", "5"], 2, "--max-latency 20ms"),
+    "latency": (
+        ["search", "--budget", "4M", "--max-latency", "0.001ms"],
+        4,
+        "at their smallest took",
+    ),
     "front above": (["search", "--budget", "4M", "--front-from", "5M"], 2, "--front-from 4M"),
     "front unit": (["search", "--budget", "4M", "--front-from", "5"], 2, "--front-from 400MFLOPs"),
     "study with slash": (["search", "--budget", "4M", "--name", "a/b"], 2, "--name"),

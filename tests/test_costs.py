@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nasfuse.costs import Cost, Shape, parse_budget, parse_count, show_macs
+from nasfuse.costs import Cost, Shape, parse_budget, parse_count, parse_latency, show_macs
 from nasfuse.errors import UsageError
 
 
@@ -39,6 +39,17 @@ def test_macs_for_people(macs: int, text: str) -> None:
 @pytest.mark.parametrize(("text", "count"), [("5M", 5_000_000), ("500k", 500_000), ("12", 12)])
 def test_counts_of_parameters(text: str, count: int) -> None:
     assert parse_count(text) == count
+
+
+@pytest.mark.parametrize(("text", "milliseconds"), [("20ms", 20), ("0.5 s", 500), ("1.5MS", 1.5)])
+def test_latencies(text: str, milliseconds: float) -> None:
+    assert parse_latency(text) == milliseconds
+
+
+@pytest.mark.parametrize("text", ["", "0ms", "-1ms", "20", "20us"])
+def test_what_is_no_latency_is_explained(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-latency"):
+        parse_latency(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "5MFLOPs", "many"])

@@ -78,6 +78,10 @@ def search(
         ),
     ] = None,
     max_params: Annotated[str | None, typer.Option(help="Upper limit, such as 500K or 5M.")] = None,
+    max_latency: Annotated[
+        str | None,
+        typer.Option(help="Upper limit for one image, measured by one thread, such as 20ms."),
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="YAML file with how to train.")] = None,
     ray_address: RayAddress = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow server or store.")] = None,
@@ -128,6 +132,7 @@ def search(
         objective=objective,
         front_from=front_from,
         max_params=max_params,
+        max_latency=max_latency,
         epochs=epochs,
         recipe=recipe,
         ray_address=ray_address,

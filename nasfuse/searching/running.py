@@ -131,6 +131,7 @@ def _run_jobs(
             gpus=share,
             workers=workers,
             objective=settings.objective,
+            max_latency=None if paired else settings.max_latency,
             paired=paired,
         )
         tune_jobs(plan(workers), task, gpus_per_trial=share, listen=listen)

@@ -35,9 +35,10 @@ class Settings(BaseModel):
     and `std` belong to the channels of training images with values between 0 and 1, `side` is that
     of stored images from folders. `trials` to `ray_address` are what was asked of the first run; a
     resumed one takes them up. `objective` is the cost of the front, which begins at
-    `front_from` MACs where that was asked for, `max_params` a second limit,
-    `skip_bad` the most unreadable images that are left out of a folder. `storage` is the address of
-    the database of the proposals, where it is not a file in the study's folder.
+    `front_from` MACs where that was asked for, `max_params` and `max_latency` (in
+    milliseconds) further limits, `skip_bad` the most unreadable images that are left out of a
+    folder. `storage` is the address of the database of the proposals, where it is not a file in the
+    study's folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +69,7 @@ class Settings(BaseModel):
     objective: Objective = "macs"
     front_from: int | None = None
     max_params: int | None = None
+    max_latency: float | None = None
     skip_bad: int = 0
     storage: str | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from nasfuse.searching.worker import (
     Job,
     Manner,
     Task,
+    TooSlow,
     record,
     recorded,
     result_path,
@@ -70,6 +72,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         try:
             return self._step()
+        except TooSlow as slow:
+            return _finished(self._failed(str(slow), {"latency": slow.latency, "too_slow": True}))
         except StorageError as error:  # a full disk is nothing that a network could help
             told = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
             return {"done": True, "storage": told}
@@ -87,11 +91,13 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def _halved(self) -> bool:
         return bool(self.retry or (self.evaluation and self.evaluation.retry))
 
-    def _failed(self, cause: str) -> Result:
+    def _failed(self, cause: str, found: Mapping[str, float] | None = None) -> Result:
         recipe = self.task.recipe.at(self.job.rung)
         begun = Manner((recipe.halved() if self.retry else recipe).batch, self.retry)
         manner = self.evaluation.manner if self.evaluation else begun
-        return record(self.task, self.job, self.clock.spent, cause=cause, manner=manner)
+        return record(
+            self.task, self.job, self.clock.spent, scores=found, cause=cause, manner=manner
+        )
 
     def _step(self) -> dict[str, Any]:
         with self.watchdog.watch(stuck_path(self.task, self.job), self.clock.seconds):

@@ -38,13 +38,22 @@ REPEAT_STRIDE = 1_000_003  # between the seeds of a finalist's trainings
 JUDGED = 128  # images at once, when a network is judged
 
 
+class TooSlow(Exception):
+    """A network takes longer for one image than the search allows, and is not trained."""
+
+    def __init__(self, latency: float, most: float) -> None:
+        super().__init__(f"one image takes {latency:.3g} ms, and at most {most:g} ms are allowed")
+        self.latency = latency
+
+
 @dataclass(frozen=True)
 class Task:
     """What every job of a search shares.
 
     `gpus` is the share of a GPU that a worker has, by MPS or not, `workers` how many share this
-    machine's main memory. Where jobs are `paired`, seeds do not depend on the network, so that two
-    with the same repeat see the same batches.
+    machine's main memory. `max_latency` are milliseconds for one image. Where jobs are
+    `paired`, seeds do not depend on the network, so that two with the same repeat see the same
+    batches.
     """
 
     trials: Path
@@ -56,6 +65,7 @@ class Task:
     mps: bool | None = None
     workers: int = 1
     objective: Objective = "macs"
+    max_latency: float | None = None
     paired: bool = False
 
     @property
@@ -159,6 +169,7 @@ class Evaluation:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.clock = Clock()
         write_text(self.folder / "architecture.json", job.architecture.to_json(indent=2) + "\n")
+        self.latency = self._latency()
         self.rung = task.recipe.rungs[job.rung]
         state = self._saved()
         self.training = self._training()
@@ -252,17 +263,27 @@ class Evaluation:
         weights = save(tensors, metadata={"architecture": self.job.key})
         write_bytes(self.folder / f"{self.job.step.stem}.safetensors", weights)
         scores = {"accuracy": score.accuracy, "loss": score.loss, "train_loss": training.loss}
-        if self.task.objective == "latency":
-            scores["latency"] = self._latency()
+        if self.latency is not None:
+            scores["latency"] = self.latency
         return record(self.task, self.job, self.clock.spent, scores=scores, manner=self.manner)
 
-    def _latency(self) -> float:
-        """Milliseconds for one image, measured on the first rung only: measuring scatters."""
-        first = recorded(self.task, replace(self.job, rung=0, repeat=0))
+    def _latency(self) -> float | None:
+        """Milliseconds for one image, measured on the first rung only: measuring scatters.
+
+        Raises:
+            TooSlow: it is over the limit, before anything is trained.
+        """
+        task, job = self.task, self.job
+        if task.objective != "latency" and task.max_latency is None:
+            return None
+        first = recorded(task, replace(job, rung=0, repeat=0))
         if first is not None and first.latency is not None:
             return first.latency
-        network = build(self.job.architecture).to(self.task.device)  # one without autocast's traces
-        return measure_latency(network, self.job.architecture, self.task.device)
+        network = build(job.architecture).to(task.device)
+        latency = measure_latency(network, job.architecture, task.device)
+        if task.max_latency is not None and latency > task.max_latency:
+            raise TooSlow(latency, task.max_latency)
+        return latency
 
 
 def recorded(task: Task, job: Job) -> Result | None:

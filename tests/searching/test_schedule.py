@@ -233,6 +233,8 @@ def test_failures_in_a_row_are_noticed(tmp_path: Path, make_result: MakeResult) 
     assert not progress.failing
     progress.results = failures
     assert progress.failing
+    progress.results = [one.model_copy(update={"too_slow": True}) for one in failures]
+    assert not progress.failing
 
 
 def test_the_same_seed_and_results_give_the_same_search(

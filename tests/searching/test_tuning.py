@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from ray.tune.experiment.trial import _TrainingRunMetadata
 
+from nasfuse.architecture import Architecture
+from nasfuse.data.batches import measure
+from nasfuse.data.dataset import Dataset
 from nasfuse.errors import StorageError
+from nasfuse.recipe import Recipe
+from nasfuse.results import Result
 from nasfuse.searching.thrift import Forgetting
 from nasfuse.searching.tuning import JobSearcher, Worker
+from nasfuse.searching.watchdog import Watchdog
+from nasfuse.searching.worker import Clock, Job, Task
 
 
 def test_a_full_disk_fails_no_network_but_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +36,20 @@ def test_a_full_disk_fails_no_network_but_ends_the_search(monkeypatch: pytest.Mo
     assert isinstance(progress.broken, StorageError)
     assert (progress.broken.where, progress.broken.exit_code) == ("trials/1", 8)
     assert not progress.running
+
+
+def test_a_network_over_the_latency_is_a_result_and_was_not_trained(
+    tmp_path: Path, dataset: Dataset, architecture: Architecture
+) -> None:
+    recipe = Recipe()
+    worker = object.__new__(Worker)
+    worker.task = Task(tmp_path, dataset, measure(dataset.train), recipe, seed=0, max_latency=0.001)
+    worker.job = Job(3, "guided", 0, architecture)
+    worker.clock, worker.evaluation, worker.retry, worker.watchdog = Clock(), None, None, Watchdog()
+    told = Result.model_validate_json(worker.step()["result"])
+    assert (told.status, told.too_slow, told.accuracy) == ("failed", True, None)
+    assert told.latency is not None
+    assert told.cause == f"one image takes {told.latency:.3g} ms, and at most 0.001 ms are allowed"
 
 
 def test_ray_keeps_little_of_an_ended_job() -> None:

@@ -18,7 +18,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.results import Result
-from nasfuse.searching.worker import Evaluation, Job, Task, record
+from nasfuse.searching.worker import Evaluation, Job, Task, TooSlow, record
 
 RUNGS = (Rung(share=0.5, epochs=1), Rung(share=1.0, epochs=3))
 
@@ -38,6 +38,19 @@ def finish(evaluation: Evaluation) -> Result:
     while not evaluation.done:
         evaluation.epoch()
     return evaluation.finish()
+
+
+def test_a_network_over_the_latency_is_not_trained_and_one_below_keeps_what_was_measured(
+    task: Task, job: Job
+) -> None:
+    first = replace(job, rung=0)
+    with pytest.raises(TooSlow, match=r"at most 0\.001 ms") as caught:
+        Evaluation(replace(task, max_latency=0.001), first)
+    assert caught.value.latency > 0.001
+    fast = replace(task, max_latency=1e6)
+    result = finish(Evaluation(fast, first))
+    assert result.latency is not None
+    assert finish(Evaluation(fast, job)).latency == result.latency
 
 
 def test_a_job_travels_as_plain_values(job: Job) -> None:
