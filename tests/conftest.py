@@ -29,7 +29,12 @@ from nasfuse.space import read_space
 
 
 def pytest_configure() -> None:
-    """Let what tests start be interrupted; a shell's background jobs ignore it and hand that on."""
+    """One thread of torch for each process of tests, and let what they start be interrupted.
+
+    Two processes with two threads each would wait for one another most of the time. A shell's
+    background jobs ignore interrupts and hand that on.
+    """
+    torch.set_num_threads(1)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
