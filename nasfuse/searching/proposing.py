@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -48,13 +49,23 @@ class Proposal:
         return cost(self.architecture)
 
 
+class Bounds(NamedTuple):
+    """Of proposals besides the budget: parameters, and MACs of the cheapest target one is given."""
+
+    max_params: int | None = None
+    front_from: int | None = None
+
+
+UNBOUND = Bounds()
+
+
 class Proposer:
     """Asks a sampler for candidates and tells it what came of them.
 
     The study maximises accuracy on the first rung and minimises the cost it is told. Samplers see a
     copy of it in memory, for on the disk each parameter would wait for a sync: a trial is written
     at once when it is proposed, and once more when it is told. What was refused stays out of the
-    database. `front_from` are the MACs of the cheapest target that a proposal is given.
+    database.
     """
 
     def __init__(
@@ -65,11 +76,11 @@ class Proposer:
         budget: int,
         sampler: str,
         seed: int,
-        max_params: int | None = None,
-        front_from: int | None = None,
+        bounds: Bounds = UNBOUND,
     ) -> None:
         self.space, self.budget, self.sampler = space, budget, sampler
-        self.max_params, self.smallest = max_params, smallest_share(budget, front_from)
+        self.max_params = bounds.max_params
+        self.smallest = smallest_share(budget, bounds.front_from)
         self.kept = storage.open()
         stored = self.kept.all()
         # a resumed search must not draw the same numbers again

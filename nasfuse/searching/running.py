@@ -15,7 +15,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.errors import NasfuseError, SearchError, SetupError, StorageError
 from nasfuse.searching.admission import listening_line, own_listeners, require_token
 from nasfuse.searching.logbook import log
-from nasfuse.searching.proposing import Proposer
+from nasfuse.searching.proposing import Bounds, Proposer
 from nasfuse.searching.schedule import (
     MAX_FAILURES_IN_A_ROW,
     Limits,
@@ -60,8 +60,7 @@ def run_search(
         budget=settings.budget,
         sampler=settings.sampler,
         seed=settings.seed,
-        max_params=settings.max_params,
-        front_from=settings.front_from,
+        bounds=Bounds(settings.max_params, settings.front_from),
     )
     proposer.catch_up(progress.results)
 

@@ -9,7 +9,7 @@ from nasfuse.errors import BudgetError
 from nasfuse.names import space_names
 from nasfuse.reach import SHIPPED
 from nasfuse.results import SAMPLERS
-from nasfuse.searching.proposing import Proposer, check_budget, reachable
+from nasfuse.searching.proposing import Bounds, Proposer, check_budget, reachable
 from nasfuse.searching.storage import Storage
 from nasfuse.space import load_space, parse_space
 
@@ -61,7 +61,8 @@ def test_a_front_that_begins_at_the_budget_is_of_networks_that_use_it(
     tmp_path: Path, sampler: str
 ) -> None:
     kept = Storage(tmp_path / "study.db")
-    asking = Proposer(kept, SPACE, budget=BUDGET, sampler=sampler, seed=1, front_from=BUDGET)
+    whole = Bounds(front_from=BUDGET)
+    asking = Proposer(kept, SPACE, budget=BUDGET, sampler=sampler, seed=1, bounds=whole)
     for number in range(25):
         proposal = asking.propose()
         assert proposal is not None
