@@ -1,13 +1,14 @@
 """Accuracy per compute: what the recipe reaches on Fashion-MNIST after some CPU-seconds.
 
     python scripts/bench_recipe.py [--seconds 10,20,40,80] [--seeds 5] [--macs 3.5M]
-        [--recipe FILE] [--data fashion-mnist] [--split test|validation] [--json]
+        [--recipe FILE] [--data fashion-mnist] [--split test|validation] [--reach 93.5] [--json]
 
 One residual network, one thread. For each number of seconds a training of that length is planned
 from the measured speed, with its own complete schedule, and run with every seed; the weights at its
 end are judged. Only `--split test` reads the test images, at the end of each run, and nothing was
-chosen by them: settings were compared on `--split validation`. Prints medians, and the CPU-seconds
-that the trainings really took, with starting and judging.
+chosen by them: settings were compared on `--split validation`. With `--reach` trainings become
+longer, by the square root of two at a time, until the median has that percentage. Prints medians,
+and the CPU-seconds that the trainings really took, with starting and judging.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path)
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
+    parser.add_argument("--reach", type=float, default=0.0, help="go on until this percentage")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -97,7 +99,9 @@ def main() -> None:
         parser.error(f"{options.data} has no test images: --split validation")
     bench = Bench(found, dataset, recipe, test or dataset.validation)
     rows: list[dict[str, Any]] = []
-    for seconds in map(float, options.seconds.split(",")):
+    lengths = [float(word) for word in options.seconds.split(",")]
+    while lengths:
+        seconds = lengths.pop(0)
         speed = bench.speed()  # machines change their speed
         runs = [bench.run(seconds, speed, seed) for seed in range(options.seeds)]
         accuracies = sorted(accuracy for accuracy, _ in runs)
@@ -110,6 +114,8 @@ def main() -> None:
                 "accuracies": accuracies,
             }
         )
+        if not lengths and 100 * rows[-1]["median"] < options.reach:
+            lengths.append(round(math.sqrt(2) * seconds, 1))
         if not options.json:
             row, ends = rows[-1], f"{accuracies[0]:.2%} to {accuracies[-1]:.2%}"
             print(
