@@ -64,6 +64,7 @@ def kill_searches(options: argparse.Namespace) -> Found:
                 else:
                     search.run(options.signal, PATIENCE, early=True)  # to its end
             except KeyboardInterrupt:
+                search.end()
                 return found
             search.check_all()
     return found

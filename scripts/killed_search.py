@@ -183,6 +183,12 @@ class Search:
             except psutil.Error:  # it has ended, or is not ours
                 continue
 
+    def end(self) -> None:
+        """End what still runs of it, unchecked."""
+        for process in self._processes():
+            with suppress(psutil.Error):
+                process.kill()
+
     def _results(self) -> list[Result]:
         path = self.study / "results.jsonl"
         if not path.exists():
