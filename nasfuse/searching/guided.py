@@ -31,7 +31,6 @@ FULL = 0.25  # of the proposals for a front use all of the budget
 SLACK = 1.05  # a member that costs so much more than a proposal is still compared with it
 PARENTS = 10  # of mutants: the best told, then those of the largest expected improvement
 MUTANTS = (100, 40, 40)  # of each round
-FURTHER = 4  # genes, by which a mutant over the budget is mutated further
 RANDOM, RENEWED = 100, 15  # random members among the candidates; how many are new each time
 OBSERVED = 200  # members that the surrogate sees: the best, the latest, some others
 FITTED = 150  # members that its weights are fitted to
@@ -135,20 +134,12 @@ class GuidedSampler(MemberSampler):
         return [self._member({**params, **given}) for params in self._random]
 
     def _mutants(self, parents: Sequence[Genes], given: Genes, count: int) -> list[Member]:
-        """Of one or two genes, each once.
-
-        One that is not allowed is mutated further: under a budget, what is dear fits only once
-        other things have become cheap.
-        """
+        """Of one or two genes, each once."""
         found: dict[Key, Member] = {}
         for _ in range(count if parents else 0):
             parent, genes = self.random.choice(parents), self.random.choice((1, 1, 2))
-            member = self._member(self.mutated(parent, genes=genes, given=given))
-            for _ in range(FURTHER):
-                if math.isfinite(member.cost):
-                    break
-                member = self._member(self.mutated(member.params, genes=1, given=given))
-            found[key(member.params)] = member
+            params = self.mutated(parent, genes=genes, given=given)
+            found[key(params)] = self._member(params)
         return list(found.values())
 
     def _refit(self, features: Features, values: Array) -> None:
