@@ -34,6 +34,11 @@ def plain(text: str) -> str:
     return escaped
 
 
+def printable(text: str) -> str:
+    """Text with everything that would not be seen as it is, such as line ends, written out."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 def html_table(rows: Sequence[Row]) -> str:
     """Rows as an HTML table, escaped; nothing where there are none."""
     texts = ("key", "fusions", "origin")

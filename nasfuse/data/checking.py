@@ -166,7 +166,7 @@ def _left_out(layout: folder.Layout) -> Iterator[Finding]:
         kinds = Counter(entry.suffix.lower() or "none" for entry in others).most_common(SHOWN)
         yield Finding(
             "warning",
-            f"{len(others)} files are left out, as their names are not those of images",
+            f"files left out, as their names are not those of images: {len(others)}",
             str(others[0]),
             f"endings: {', '.join(f'{kind} ({count})' for kind, count in kinds)}; "
             f"images end in {', '.join(folder.SUFFIXES)}",
@@ -180,14 +180,22 @@ def _sizes(parts: Sequence[_Part]) -> Iterator[Finding]:
     huge = [(path, size) for path, size in known if size[0] * size[1] > HUGE]
     long = [(path, size) for path, size in known if max(size) > LONG * min(size)]
     for cases, what, why in (
-        (tiny, f"are smaller than {TINY} pixels", "they are enlarged and show little"),
-        (huge, f"have over {HUGE // 10**6} million pixels", "decoding takes long, the first time"),
-        (long, f"have one side over {LONG} times the other", "only the middle square is used"),
+        (tiny, f"images smaller than {TINY} pixels", "they are enlarged and show little"),
+        (
+            huge,
+            f"images of over {HUGE // 10**6} million pixels",
+            "decoding takes long, the first time",
+        ),
+        (
+            long,
+            f"images with one side over {LONG} times the other",
+            "only the middle square is used",
+        ),
     ):
         if cases:
             path, (width, height) = cases[0]
             why = f"the first has {width} x {height}; {why}"
-            yield Finding("warning", f"{len(cases)} images {what}", str(path), why)
+            yield Finding("warning", f"{what}: {len(cases)}", str(path), why)
 
 
 _Group = list[tuple[_Part, int]]  # places of the same pixels
@@ -226,7 +234,7 @@ def _twice(groups: list[_Group], level: Literal["error", "warning"], how: str, w
     (one, first), (other, second) = groups[0][:2]
     return Finding(
         level,
-        f"{len(groups)} images are there {how}",
+        f"the same image {how}: {len(groups)}",
         one.shown(first),
         f"the first is the same as {other.shown(second)}; {why}",
         "keep one of each   (--json lists all)",
@@ -253,7 +261,7 @@ def _few(classes: Sequence[str], counts: Sequence[int]) -> Iterator[Finding]:
         error = 100 * math.sqrt(0.25 / total)
         yield Finding(
             "warning",
-            f"{len(few)} classes have fewer than {FEW} images to validate with",
+            f"classes with fewer than {FEW} images to validate with: {len(few)}",
             f"validation: {', '.join(few[:SHOWN])}{', ...' if len(few) > SHOWN else ''}",
             f"with {total:,} in all, an accuracy near one half is known to {error:.1f} points",
         )

@@ -9,7 +9,7 @@ from nasfuse.exporting.origin import Origin
 from nasfuse.exporting.verification import Check
 from nasfuse.network import cost, thop_macs
 from nasfuse.summary import fusion_text
-from nasfuse.tables import plain
+from nasfuse.tables import plain, printable
 
 USES = {
     "python": "`model.py` with `model.safetensors`: Python 3.10 or newer, with torch",
@@ -72,8 +72,8 @@ def _facts(origin: Origin) -> Mapping[str, str]:
         "MACs by thop": f"{show_macs(thop_macs(architecture))}, with batch norm and pooling",
         "parameters": f"{price.params:,}",
         "fusions": plain(fusion_text(architecture).replace(" | ", "; ")),
-        "classes": ", ".join(plain(repr(name)[1:-1]) for name in origin.classes),
-        "images": f"{plain(repr(origin.data)[1:-1])}, fingerprint {origin.fingerprint}",
+        "classes": ", ".join(plain(printable(name)) for name in origin.classes),
+        "images": f"{plain(printable(origin.data))}, fingerprint {origin.fingerprint}",
         "recipe": f"{origin.epochs} epoch{'s' * (origin.epochs > 1)}, batch {recipe.batch}, "
         f"Muon {recipe.filter_rate:g} for filters and SGD {recipe.rate:g} for the rest, "
         f"momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, "

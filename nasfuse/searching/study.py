@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from nasfuse.recipe import Recipe
 from nasfuse.results import Objective, Result, append_result, parse_result, read_results
 from nasfuse.space import SearchSpace, parse_space
 
+SEARCH = "nasfuse search --budget 400MFLOPs"
 FORMAT = 1  # of a study's folder
 
 
@@ -270,7 +272,7 @@ def find_study(studies: Path, name: str | None) -> Study:
         f"there is no study '{name}'" if name else "there is no study yet",
         where=str(studies),
         why=f"the studies here are {', '.join(names)}" if names else "it holds no studies",
-        fix=near or (names or ["nasfuse search --budget 400MFLOPs"])[-1],
+        fix=f"nasfuse status {shlex.quote(near or names[-1])}" if names else SEARCH,
     )
 
 

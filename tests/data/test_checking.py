@@ -94,8 +94,8 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "class missing": (lambda r: save(r / "train/c/x.png", seed=9), "in one split only: c"),
     "zip": (zipped, "this is an archive"),
     "tar": (tarred, "this is an archive"),
-    "leak": (copy("train/a/3.png", "val/a/copy.png"), "1 images are there in several splits"),
-    "two labels": (copy("train/a/3.png", "train/b/x.png"), "1 images are there in several classes"),
+    "leak": (copy("train/a/3.png", "val/a/copy.png"), "the same image in several splits: 1"),
+    "two labels": (copy("train/a/3.png", "train/b/x.png"), "the same image in several classes: 1"),
 }
 
 
@@ -122,9 +122,12 @@ WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "tiny": (lambda r: save(r / "train/a/x.png", seed=9, size=(15, 15)), "smaller than 16"),
     "huge": (lambda r: save(r / "train/a/x.png", seed=9, size=(5000, 4001)), "over 20 million"),
     "long": (lambda r: save(r / "train/a/x.png", seed=9, size=(20, 61)), "over 3 times the other"),
-    "other names": (lambda r: (r / "train/a/x.heic").write_text(""), "1 files are left out"),
+    "other names": (
+        lambda r: (r / "train/a/x.heic").write_text(""),
+        "files left out, as their names are not those of images: 1",
+    ),
     "nested": (lambda r: save(r / "train/a/in/x.png", seed=9), "are not looked into"),
-    "copy": (copy("train/a/3.png", "train/a/copy.png"), "1 images are there several times"),
+    "copy": (copy("train/a/3.png", "train/a/copy.png"), "the same image several times: 1"),
     "imbalance": (grow, "class 'b' has 22 times as many images as 'a'"),
     "few": (thin, "fewer than 10 images"),
 }
@@ -173,7 +176,7 @@ def test_arrays_are_checked_too(tmp_path: Path) -> None:
     test = {"test_images": images[:1], "test_labels": labels[:1]}
     np.savez(tmp_path / "x.npz", allow_pickle=False, images=images, labels=labels, **test)
     found = check(tmp_path / "x.npz")
-    assert [finding.what for finding in found.findings] == ["1 images are there in several splits"]
+    assert [finding.what for finding in found.findings] == ["the same image in several splits: 1"]
     np.savez(tmp_path / "x.npz", images=images)
     assert "no 'labels'" in check(tmp_path / "x.npz").findings[0].why
 

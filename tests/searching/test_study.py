@@ -151,7 +151,7 @@ def test_studies_are_found_by_name_or_by_last_use(
     assert find_study(tmp_path, "two").settings.name == "two"
     with pytest.raises(UsageError) as caught:
         find_study(tmp_path, "tow")
-    assert caught.value.fix == "two"
+    assert caught.value.fix == "nasfuse status two"
     with pytest.raises(UsageError, match="no study yet"):
         find_study(tmp_path / "nowhere", None)
     assert not (tmp_path / "nowhere").exists()
