@@ -280,8 +280,8 @@ class Curve:
 
 
 def _of_workers(process: psutil.Process) -> dict[str, float]:
-    """Memory and open files of the largest worker, where there are any."""
-    workers = [w for w in process.children(recursive=True) if w.name().startswith("ray::Wo")]
+    """Memory and open files of the largest of Ray's workers, where there are any."""
+    workers = [w for w in process.children(recursive=True) if w.name().startswith("ray::")]
     if not workers:
         return {}
     return {
