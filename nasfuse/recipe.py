@@ -12,7 +12,7 @@ from nasfuse.documents import read_document
 from nasfuse.errors import DocumentError
 
 FEWEST, SHORT, LONGER = 1000, 0.05, 10
-SHORT_RATE, SHORT_BATCH = 1.7, 32
+SHORT_BATCH = 32
 
 Positive = Annotated[float, Field(gt=0)]
 Batch = Annotated[int, Field(ge=2)]
@@ -23,9 +23,8 @@ class Rung(BaseModel):
 
     Each run has its own complete schedule. It is judged when `stop` of it is done; a rung that
     differs from the one before it in nothing but a later `stop` goes on with the same run. `rate`
-    multiplies the recipe's rates: larger ones were measured to make short runs rank networks more
-    as full trainings do, though each network then gets a little less accurate. `batch` replaces the
-    recipe's: a short run would have too few steps of a large one.
+    multiplies the recipe's rates, `batch` replaces its batch: a short run would have too few steps
+    of a large one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,7 +83,7 @@ class Recipe(BaseModel):
     augment_from_epochs: Annotated[int, Field(ge=1)] = 10
     averaging: Annotated[float, Field(ge=0)] = 4.0
     rungs: Annotated[tuple[Rung, ...], Field(min_length=2)] = (
-        Rung(share=0.1, epochs=1, rate=SHORT_RATE, batch=SHORT_BATCH),
+        Rung(share=0.1, epochs=1, batch=SHORT_BATCH),
         Rung(share=1.0, epochs=1, stop=0.25),
         Rung(share=1.0, epochs=1),
     )
