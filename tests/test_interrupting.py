@@ -72,7 +72,7 @@ def test_stopping_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path) -> N
     assert done
 
     second = Terminal("resume", *limits, cwd=tmp_path)
-    second.wait_for(b"running ")
+    second.wait_for(b"running")
     second.press_ctrl_c()
     second.wait_for(b"stopping after")
     second.press_ctrl_c()
@@ -83,7 +83,7 @@ def test_stopping_keeps_what_was_done_and_says_how_to_go_on(tmp_path: Path) -> N
     assert read_results(results)[: len(done)] == done
 
     third = Terminal("resume", *limits, cwd=tmp_path)
-    third.wait_for(b"running ")
+    third.wait_for(b"running")
     asked = [sys.executable, "-m", "nasfuse", "stop"]
     run = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert f"process {third.process}" in run.stdout

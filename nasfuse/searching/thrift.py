@@ -27,6 +27,14 @@ class Forgetting(tune.Callback):  # type: ignore[misc]
         kept.last_result = {"done": True}
         trial._default_result_or_future = None  # an object of Ray's, kept for it
 
+    def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
+        """Nor are errors asked for: Ray would read files of them, which a full disk has cut short.
+
+        What failed and why is in the study's results.
+        """
+        for trial in trials:
+            trial.run_metadata.error_filename = trial.run_metadata.pickled_error_filename = None
+
 
 class InTurn(FIFOScheduler):  # type: ignore[misc]
     """Leaves jobs to the order in which they wait.

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from ray.tune.experiment.trial import _TrainingRunMetadata
+from pyarrow.fs import LocalFileSystem
+from ray.tune.experiment.trial import Trial, _TrainingRunMetadata
 
 from nasfuse.architecture import Architecture
 from nasfuse.data.batches import measure
@@ -61,3 +62,16 @@ def test_ray_keeps_little_of_an_ended_job() -> None:
     Forgetting().on_trial_complete(1, [], SimpleNamespace(run_metadata=kept))
     assert len(pickle.dumps(kept.__dict__)) < before / 5
     assert kept.last_result["done"]
+
+
+def test_ray_reads_no_errors_of_ended_jobs(tmp_path: Path) -> None:
+    """A full disk may have cut them short, and Ray would unpickle them for nobody."""
+    (tmp_path / "error.pkl").write_bytes(b"")
+    storage = SimpleNamespace(storage_filesystem=LocalFileSystem(), trial_fs_path=str(tmp_path))
+    kept = SimpleNamespace(pickled_error_filename="error.pkl", error_filename="error.txt")
+    trial = SimpleNamespace(run_metadata=kept, storage=storage)
+    with pytest.raises(EOFError):
+        Trial.get_pickled_error(trial)
+    Forgetting().on_experiment_end([trial])
+    assert Trial.get_pickled_error(trial) is None
+    assert Trial.get_error(trial) is None
