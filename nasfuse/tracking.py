@@ -23,6 +23,7 @@ from nasfuse.trial_runs import Metric, TrialRun, milliseconds, shared_view, tria
 VIEW = "front"
 TRAINING = "workflowType=machine_learning"  # else MLflow opens on its pages for language models
 NOTE_CHARACTERS = 7900  # MLflow cuts a tag at 8000
+PATIENCE = 60  # seconds for which a local store waits for another search's writing; SQLite's are 5
 BATCH = 100  # values of one kind that one call may carry
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -246,13 +247,13 @@ def open_client(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    client = MlflowClient(uri)
-    if path is not None:
-        from filelock import FileLock
+    if path is None:
+        return MlflowClient(uri)
+    from filelock import FileLock
 
-        with FileLock(path.with_name(f"{path.name}.lock")):  # of two that make its tables one fails
-            client.search_experiments(max_results=1)
-    return client
+    # the first client makes the tables, already as it is made: of two at once one would fail
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        return MlflowClient(uri if "?" in uri else f"{uri}?timeout={PATIENCE}")
 
 
 def _experiment(client: Any, study: str, identity: str, artifacts: Path | None) -> Any:
@@ -376,4 +377,5 @@ def require_store(uri: str) -> None:
 
 
 def _local_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    scheme, path = "sqlite:///", uri.partition("?")[0]
+    return Path(path.removeprefix(scheme)) if path.startswith(scheme) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -236,6 +238,18 @@ def test_a_store_that_fails_in_the_middle(open_tracker: Open, make_result: MakeR
     tracker.client = real
     tracker.sync([make_result(0)], 0, BUDGET)
     assert trials(tracker)["trial 0"].info.status == "FINISHED"
+
+
+def test_several_make_one_store_at_once(tmp_path: Path) -> None:
+    """MLflow's own client makes the tables as it is made, and fails where another does so too."""
+    says = "import sys; from nasfuse.tracking import open_client; open_client(sys.argv[1])"
+    uri = local_uri(tmp_path / "new")
+    openers = [
+        subprocess.Popen([sys.executable, "-c", says, uri], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    errors = [opener.communicate()[1] for opener in openers]
+    assert [opener.returncode for opener in openers] == [0] * len(openers), errors
 
 
 def test_looking_creates_nothing(tmp_path: Path) -> None:

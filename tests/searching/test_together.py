@@ -73,7 +73,8 @@ def test_they_went_on_beside_each_other(
 
 def test_one_mlflow_store_shows_them_all(together: list[tuple[Study, str]]) -> None:
     """They all began at a store that was not there yet."""
-    assert not [said for _, said in together if "MLflow does not show" in said]
+    lines = [line for _, said in together for line in said.splitlines()]
+    assert not [line for line in lines if "MLflow does not show" in line]
     with sqlite3.connect(together[0][0].folder.parent / "mlflow.db") as database:
         rows = database.execute("select value from tags where key = 'nasfuse.key'").fetchall()
         states = {row[0] for row in database.execute("select status from runs")}
