@@ -71,7 +71,7 @@ def choose(study: Study, which: str) -> Result:
     results = study.results
     front = result_front(results)
     if which == "best" and front:
-        found = verdict(results, study.settings.recipe.top)
+        found = verdict(results, study.settings.recipe.top, images=study.settings.validation)
         return found.best.result if found else front[-1]
     firsts = (r for r in results if r.status == "complete" and not r.repeat)
     trained = sorted(firsts, key=lambda r: -r.rung)

@@ -43,7 +43,7 @@ def beside(study: Study) -> Beside:
     if study.settings.sampler == "random":
         return Beside([], "This search is the random one.", show)
     found = [other for other in _neighbours(study) if _is_random_for(study.settings, other)]
-    results = max((other.results for other in found), key=len, default=[])
+    results = max(map(_results, found), key=len, default=[])
     if results:
         return Beside(results, "", show)
     hint = "No random search for the same lies beside this one. To run it:"
@@ -61,6 +61,14 @@ def _neighbours(study: Study) -> list[Study]:
         if other.settings.id != study.settings.id:
             found.append(other)
     return found
+
+
+def _results(other: Study) -> list[Result]:
+    """None where they are damaged, which is said by who opens that study."""
+    try:
+        return other.results
+    except NasfuseError:
+        return []
 
 
 def _is_random_for(settings: Settings, other: Study) -> bool:

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
 _ZERO = 1e-8
+_SHARE = 1e-6  # of a value in an estimate, below which it has none
 
 
 class Effect(NamedTuple):
@@ -82,6 +83,8 @@ def _sandwich(shares: Array, values: Array, maker: Array) -> Effect | None:
     """Of the estimate that is the sum of the values by their shares in it."""
     left = np.diag(maker)
     alone = left < _ZERO  # a value with a coefficient of its own says nothing of the scatter
+    if np.abs(shares[alone]).max(initial=0.0) > _SHARE:  # and nobody knows by how much it is off
+        return None
     scales = np.where(alone, 0.0, shares**2 / np.where(alone, 1.0, left))
     variance = float(scales @ (maker @ values) ** 2)
     spread = float(scales @ maker**2 @ scales)

@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 def finalists(results: Sequence[Result], top: int) -> list[Result]:
     """The most accurate networks of the top rung, and the most accurate hand-made one."""
-    order = sorted(complete(results, top), key=lambda r: (-r.point.accuracy, r.macs, r.number))
+    order = sorted(complete(results, top), key=lambda r: (-r.point.accuracy, r.cost, r.number))
     references = [result for result in order if result.is_reference]
     return order[:FINALISTS] + [r for r in references[:1] if r not in order[:FINALISTS]]
 
@@ -88,13 +88,13 @@ class Verdict:
     @property
     def best(self) -> Finalist:
         """The one to take: the winner, or the cheapest of those that are tied with it."""
-        return min(self.tied, key=lambda f: (f.result.macs, -f.mean))
+        return min(self.tied, key=lambda f: (f.result.cost, -f.mean))
 
 
-def verdict(results: Sequence[Result], top: int) -> Verdict | None:
+def verdict(results: Sequence[Result], top: int, *, images: int) -> Verdict | None:
     """What the repeats show, by Tukey's test for all pairs (Tukey-Kramer); None without repeats.
 
-    Networks with fewer than two repeats are left out.
+    Networks with fewer than two repeats are left out. Accuracies are on so many `images`.
     """
     repeats: dict[str, list[float]] = {}
     for result in results:
@@ -105,16 +105,20 @@ def verdict(results: Sequence[Result], top: int) -> Verdict | None:
         for result in complete(results, top)
         if len(repeats.get(result.key, ())) > 1
     ]
-    found.sort(key=lambda f: (-f.mean, f.result.macs))
-    return Verdict(tuple(found), _reach(found)) if len(found) > 1 else None
+    found.sort(key=lambda f: (-f.mean, f.result.cost))
+    return Verdict(tuple(found), _reach(found, 1 / images)) if len(found) > 1 else None
 
 
-def _reach(found: Sequence[Finalist]) -> float:
-    """With one deviation for all: a few repeats of each show too little."""
+def _reach(found: Sequence[Finalist], quantum: float) -> float:
+    """With one deviation for all: a few repeats of each show too little.
+
+    What the step of the accuracies hides is added: equal repeats would be taken for a certainty.
+    """
     counts = [len(finalist.accuracies) for finalist in found]
     freedom = sum(counts) - len(found)
     squares = sum(n * pvariance(f.accuracies) for n, f in zip(counts, found, strict=True))
-    return _studentized_range(len(found), freedom) * math.sqrt(squares / freedom / 2)
+    variance = squares / freedom + quantum**2 / 12
+    return _studentized_range(len(found), freedom) * math.sqrt(variance / 2)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from rich.console import Console
@@ -78,4 +79,5 @@ def _print(console: Console, table: Table, sentences: Sequence[str]) -> None:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
+    with suppress(BrokenPipeError):  # who reads has gone; the trainings go on
+        console.print(text, markup=False, soft_wrap=True)

@@ -128,7 +128,7 @@ def summarise(results: Sequence[Result], *, budget: int, validation: int) -> Sum
         baseline=_most_accurate(references),
         found=_most_accurate(others),
         history=hypervolumes(points, budget=reach(trained, budget)),
-        verdict=verdict(results, rung),
+        verdict=verdict(results, rung, images=validation),
         spending=spending(results),
     )
 
@@ -219,7 +219,7 @@ def verdict_sentences(found: Verdict | None) -> list[str]:
         line,
         *_against_hand_made(found),
         f"Finals: {count} networks trained again with {seeds} seeds that had no part in "
-        "choosing them.",
+        "choosing them. The intervals are those between seeds, on the validation images.",
         *(_finalist(*pair) for pair in zip(found.finalists, found.margins, strict=True)),
     ]
 
@@ -272,6 +272,6 @@ def _finalist(one: Finalist, margin: tuple[float, float, float]) -> str:
 
 
 def _margin(accuracy: float, images: int) -> float:
-    """Points within which two accuracies on so many images may differ by chance (95%)."""
-    variance = 2 * accuracy * (1 - accuracy) / max(1, images)
-    return max(SCATTER, 196 * math.sqrt(variance))
+    """Points within which two accuracies may differ by chance (95%): by seeds and by images."""
+    variance = accuracy * (1 - accuracy) / max(1, images)
+    return 1.96 * math.sqrt(2 * (SCATTER**2 + 100**2 * variance))

@@ -312,10 +312,13 @@ def _no_echo() -> Iterator[None]:
     """Keep Ctrl-C from writing ^C into the display, and from dropping what is being drawn."""
     try:
         import termios
-
+    except ImportError:  # another system
+        yield
+        return
+    try:
         terminal = sys.stdin.fileno()
         before = termios.tcgetattr(terminal)
-    except (ImportError, OSError, ValueError, termios.error):  # another system, or no terminal
+    except (OSError, ValueError, termios.error):  # no terminal
         yield
         return
     local = (before[3] & ~termios.ECHOCTL) | termios.NOFLSH

@@ -115,10 +115,13 @@ class Tracker:
         self.rows = front_rows(results)
         trained = complete(results, final_rung)
         limit = reach(trained, budget)
-        volumes = hypervolumes([result.point for result in trained], budget=limit)
+        # up to the largest cost found by now, where the budget is no limit to the costs that count:
+        # values of different boxes would make no curve, and the report has one
+        points = [result.point for result in trained] if limit == budget else []
+        volumes = hypervolumes(points, budget=limit)
         history = [
             Metric(volume, step, milliseconds(result))
-            for step, (volume, result) in enumerate(zip(volumes, trained, strict=True), 1)
+            for step, (volume, result) in enumerate(zip(volumes, trained, strict=False), 1)
         ]
         with tracking("did not take the results"):
             for run in runs:

@@ -36,7 +36,6 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,9 @@ def kill_searches(options: argparse.Namespace) -> Found:
                     delay, again = generator.uniform(0, LONGEST), generator.uniform(0, AGAIN)
                     if not search.run(options.signal, delay, again, early=early):
                         break
-                    print(f"kill {found.kills}: {dict(found.wrong)}", file=sys.stderr, flush=True)
+                    told = found.notes[-1] if found.notes else ""
+                    line = f"kill {found.kills}: {dict(found.wrong)} {told}"
+                    print(line, file=sys.stderr, flush=True)
                 else:
                     search.run(options.signal, PATIENCE, early=True)  # to its end
             except KeyboardInterrupt:
@@ -73,7 +74,8 @@ def kill_searches(options: argparse.Namespace) -> Found:
 def added(found: Found, name: str, path: Path) -> Found:
     """The figures with those of the file for the same signal, which then has them all."""
     lines = path.read_text().splitlines() if path.exists() else []
-    line = json.dumps({"signal": name, "load": os.getloadavg()[0], **asdict(found)})
+    figures = {**vars(found), "wrong": dict(found.wrong)}
+    line = json.dumps({"signal": name, "load": os.getloadavg()[0], **figures})
     with path.open("a") as file:
         file.write(line + "\n")
     total = Found()

@@ -65,6 +65,9 @@ def test_only_a_random_search_for_the_same_is_set_beside(
     assert [result.accuracy for result in found.random] == [0.2, 0.2]
     assert (found.hint, found.make) == ("", "")
     assert beside(longer).random == []
+    broken = create(tmp_path, "broken", sampler="random", trials=999)
+    (broken.folder / "results.jsonl").write_text("{}\n")
+    assert beside(study).random == found.random
 
 
 def test_the_command_asks_for_the_same(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from nasfuse.results import Result
 from nasfuse.summary import verdict_sentences
 
 MakeResult = Callable[..., Result]
-TOP = 2
+TOP, IMAGES = 2, 100_000
 
 
 def study(make_result: MakeResult, repeats: Mapping[int, Sequence[float]]) -> list[Result]:
@@ -41,7 +41,9 @@ def test_the_best_and_the_best_hand_made_network_are_finalists(make_result: Make
 
 
 def test_a_clear_winner_is_named(make_result: MakeResult) -> None:
-    found = verdict(study(make_result, {0: (0.80, 0.801, 0.802), 1: (0.90, 0.901, 0.902)}), TOP)
+    found = verdict(
+        study(make_result, {0: (0.80, 0.801, 0.802), 1: (0.90, 0.901, 0.902)}), TOP, images=IMAGES
+    )
     assert found is not None
     assert found.clear
     assert found.best.result.number == 1
@@ -51,7 +53,7 @@ def test_a_clear_winner_is_named(make_result: MakeResult) -> None:
 
 def test_a_tie_goes_to_the_cheaper(make_result: MakeResult) -> None:
     repeats = {0: (0.90, 0.90, 0.91), 1: (0.91, 0.90, 0.91), 2: (0.50, 0.51, 0.50)}
-    found = verdict(study(make_result, repeats), TOP)
+    found = verdict(study(make_result, repeats), TOP, images=IMAGES)
     assert found is not None
     assert not found.clear
     assert {f.result.number for f in found.tied} == {0, 1}
@@ -59,19 +61,45 @@ def test_a_tie_goes_to_the_cheaper(make_result: MakeResult) -> None:
     assert found.best.result.number == 0
 
 
+def test_of_few_images_equal_repeats_are_no_certainty(make_result: MakeResult) -> None:
+    results = study(make_result, {0: (0.975, 0.975, 0.975), 1: (1.0, 1.0, 1.0)})
+    found = verdict(results, TOP, images=40)
+    assert found is not None
+    low, middle, high = found.margins[1]
+    assert middle == pytest.approx(0.025)
+    assert low < middle - 0.01 < middle + 0.01 < high
+
+
+def test_a_tie_goes_to_the_cheaper_by_what_counts_as_cost(make_result: MakeResult) -> None:
+    results = [
+        make_result(n, rung=TOP, repeat=r, accuracy=0.9 + r / 1000, objective="params", **costs)
+        for n, costs in enumerate(({"macs": 1, "params": 9}, {"macs": 2, "params": 5}))
+        for r in range(4)
+    ]
+    found = verdict(results, TOP, images=IMAGES)
+    assert found is not None
+    assert found.best.result.params == 5
+
+
 def test_without_repeats_there_is_no_verdict(make_result: MakeResult) -> None:
-    assert verdict(study(make_result, {0: (), 1: (0.9,), 2: (0.9, 0.8)}), TOP) is None
+    assert (
+        verdict(study(make_result, {0: (), 1: (0.9,), 2: (0.9, 0.8)}), TOP, images=IMAGES) is None
+    )
 
 
 def test_the_first_training_does_not_count(make_result: MakeResult) -> None:
-    found = verdict(study(make_result, {0: (0.5, 0.6), 1: (0.5, 0.7)}), TOP)
+    found = verdict(study(make_result, {0: (0.5, 0.6), 1: (0.5, 0.7)}), TOP, images=IMAGES)
     assert found is not None
     assert [f.mean for f in found.finalists] == pytest.approx([0.6, 0.55])
 
 
 def test_intervals_are_tukeys(make_result: MakeResult) -> None:
     draws = np.random.default_rng(1).normal(0.9, 0.01, (4, REPEATS))
-    found = verdict(study(make_result, {n: list(map(float, d)) for n, d in enumerate(draws)}), TOP)
+    found = verdict(
+        study(make_result, {n: list(map(float, d)) for n, d in enumerate(draws)}),
+        TOP,
+        images=IMAGES,
+    )
     assert found is not None
     expected = tukey_hsd(*(f.accuracies for f in found.finalists)).confidence_interval(CONFIDENCE)
     for i, (low, _, high) in enumerate(found.margins[1:], 1):
@@ -96,7 +124,7 @@ def test_the_winner_is_compared_with_the_best_hand_made_network(
         r.model_copy(update={"origin": "all-add"}) if r.number % 2 == 0 else r
         for r in study(make_result, accuracies)
     ]
-    lines = verdict_sentences(verdict(results, TOP))
+    lines = verdict_sentences(verdict(results, TOP, images=IMAGES))
     sentence = next(line for line in lines if "hand-made" in line)
     assert said in sentence
     assert "all-add" in sentence
@@ -110,6 +138,6 @@ def test_of_equal_networks_hardly_ever_one_wins(make_result: MakeResult, network
     for _ in range(runs):
         draws = generator.normal(0.9, 0.002, (networks, REPEATS))
         repeats = {n: list(map(float, accuracies)) for n, accuracies in enumerate(draws)}
-        found = verdict(study(make_result, repeats), TOP)
+        found = verdict(study(make_result, repeats), TOP, images=IMAGES)
         declared += found is not None and found.clear
     assert declared <= 0.065 * runs  # 5 %, and two standard errors

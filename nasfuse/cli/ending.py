@@ -21,6 +21,7 @@ import typer
 from nasfuse.errors import NasfuseError, UsageError
 from nasfuse.files import FORBIDDEN, FULL, refusal
 from nasfuse.names import nearest
+from nasfuse.stopping import SAID, exit_code, own_program, stop_at_once
 
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the traceback of an error as well.")
@@ -51,9 +52,9 @@ def _ending(verbose: bool) -> Iterator[None]:
         sys.stdout.flush()
     except (typer.Exit, typer.Abort):
         raise
-    except KeyboardInterrupt as stop:  # the second Ctrl-C of a search, or nothing is at stake
-        print("stopped at once; nasfuse resume goes on with the newest study", file=sys.stderr)
-        raise typer.Exit(143 if stop.args else 130) from None
+    except KeyboardInterrupt as stop:  # nothing is at stake
+        print(SAID, file=sys.stderr)
+        raise typer.Exit(exit_code(*stop.args or (signal.SIGINT,))) from None
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
@@ -67,20 +68,30 @@ def _ending(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a verb as Ctrl-C does, from its first line to its last."""
+    """Let SIGTERM end a verb as Ctrl-C does, from its first line to its last; twice, at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    stopped = False
 
     def stop(number: int, frame: object) -> None:
+        nonlocal stopped
         del frame
+        if stopped:  # and did not end
+            stop_at_once(number)
+        stopped = True
         raise KeyboardInterrupt(number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    heard = [
+        n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
-        yield
+        with own_program():
+            yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _as_known(error: Exception) -> NasfuseError | None:

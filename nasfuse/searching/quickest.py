@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from nasfuse.errors import BudgetError
@@ -27,7 +29,7 @@ def check_latency(space: SearchSpace, most: float, device: torch.device) -> None
         f"no network of the space '{space.name}' takes as little as {most:g} ms for one image",
         where="--max-latency",
         why=f"{TRIED} at their smallest took {found[0]:.3g} to {found[-1]:.3g} ms on this machine",
-        fix=f"--max-latency {2 * found[0]:.2g}ms",
+        fix=f"--max-latency {math.ceil(20 * found[0]) / 10:g}ms",
         needed=0,  # MACs are not what is lacking
     )
 

@@ -28,6 +28,7 @@ from nasfuse.searching.storage import storage_of
 from nasfuse.searching.study import Study
 from nasfuse.searching.swapping import FixedJobs, swaps_of
 from nasfuse.searching.worker import Job, Task
+from nasfuse.stopping import stop_at_once
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def run_swaps(
     """
     swaps = swaps_of(study)
     (swaps.folder / "trials").mkdir(parents=True, exist_ok=True)
-    progress = Progress(swaps, limits, swaps.recover())
+    progress = Progress(swaps, limits, swaps.recover(), part_of=study)
     if FixedJobs(progress, jobs, workers=1).finished:
         return progress
 
@@ -145,7 +146,7 @@ def _raise_what_ended(progress: Progress, *, again: str) -> None:
     if broken is not None:
         why = f"{type(broken).__name__}: {broken}"[:300]
         raise StorageError(
-            "a result cannot be recorded", where=str(study.folder), why=why, fix=fix
+            "what the search does cannot be recorded", where=str(study.folder), why=why, fix=fix
         ) from broken
     if progress.failing:
         raise SearchError(
@@ -264,7 +265,7 @@ def _signals(progress: Progress) -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         del frame
         if progress.stopping:
-            raise KeyboardInterrupt
+            stop_at_once(number)
         progress.stopping = signal.Signals(number).name
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

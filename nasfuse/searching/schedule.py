@@ -43,10 +43,16 @@ class Progress:
     notices: list[str] = field(default_factory=list)  # what went wrong and did no lasting harm
     listening: str = ""  # where the search can be reached
     broken: Exception | None = None  # what kept a result or a proposal from being recorded
+    part_of: Study | None = None  # the study that these trainings are for, where they have a folder
     before: int = field(init=False)  # results of earlier runs of the study
 
     def __post_init__(self) -> None:
         self.before = len(self.results)
+
+    @property
+    def home(self) -> Study:
+        """The study that is held meanwhile, and can be asked to stop."""
+        return self.part_of or self.study
 
     @property
     def seconds(self) -> float:

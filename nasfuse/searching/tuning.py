@@ -7,7 +7,9 @@ a resumed search starts a new tuner, so what Ray pickles of these objects is nev
 from __future__ import annotations
 
 import gc
+import json
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -53,32 +55,48 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], task: Task | None = None) -> None:
         assert task is not None
+        self.task, self.watchdog = task, Watchdog()
+        self.unfit: SetupError | None = None
+        try:
+            self._prepare()
+        except Exception as error:  # of the machine: no network could help it, and Ray says less
+            self.unfit = SetupError(
+                "a worker cannot begin",
+                where=platform.node(),
+                why=f"{type(error).__name__}: {error}"[:MAX_CAUSE],
+                fix="nasfuse doctor",
+            )
+        self.reset_config(config)
+
+    def _prepare(self) -> None:
         torch.set_num_threads(1)
         reserve_memory()
-        self.task = replace(task, mps=mps_runs()) if task.gpus else task
-        self.watchdog = Watchdog()
-        if 0 < task.gpus < 1:  # what a trial can take must not depend on its neighbours
+        share = self.task.gpus
+        if share:
+            self.task = replace(self.task, mps=mps_runs())
+        if 0 < share < 1:  # what a trial can take must not depend on its neighbours
             _, total = torch.cuda.mem_get_info()
-            torch.cuda.set_per_process_memory_fraction(memory_fraction(task.gpus, total))
-        self.reset_config(config)
+            torch.cuda.set_per_process_memory_fraction(memory_fraction(share, total))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.job = Job.from_config(new_config["job"])
         self.evaluation: Evaluation | None = None
         self.retry: str | None = None
         self.clock = Clock()
-        release_memory(self.task.device)
+        if self.unfit is None:
+            release_memory(self.task.device)
         gc.freeze()  # what is left, modules above all, stays: to look through it takes 0.15 s
         return True
 
     def step(self) -> dict[str, Any]:
+        if self.unfit is not None:
+            return _refused(self.unfit)
         try:
             return self._step()
         except TooSlow as slow:
             return _finished(self._failed(str(slow), {"latency": slow.latency, "too_slow": True}))
         except StorageError as error:  # a full disk is nothing that a network could help
-            told = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
-            return {"done": True, "storage": told}
+            return _refused(error)
         except Exception as error:  # whatever the cause, the trial failed and the search goes on
             cause = f"{type(error).__name__}: {error}".strip()[:MAX_CAUSE]
             if self._halved or not is_out_of_memory(error):
@@ -117,6 +135,19 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             done = self.evaluation.training.done // self.evaluation.training.per_epoch
             return {"epoch": done, "loss": loss, **notice}
         return _finished(self.evaluation.finish()) | notice
+
+
+def _refused(error: StorageError | SetupError) -> dict[str, Any]:
+    """What ends the search, as text: Ray makes several values of one that has parts."""
+    told = {"what": error.what, "where": error.where, "why": error.why, "fix": error.fix}
+    return {"done": True, "refused": json.dumps({"kind": type(error).__name__, "told": told})}
+
+
+def _refusal(text: str) -> StorageError | SetupError:
+    found = json.loads(text)
+    return {kind.__name__: kind for kind in (StorageError, SetupError)}[found["kind"]](
+        **found["told"]
+    )
 
 
 def _finished(result: Result) -> dict[str, Any]:
@@ -167,8 +198,8 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             return
         self._note(result or {})
         try:
-            if result and "storage" in result:
-                raise StorageError(**result["storage"])
+            if result and "refused" in result:
+                raise _refusal(result["refused"])
             if result and "result" in result:
                 self._finish(Result.model_validate_json(result["result"]))
             elif error:
@@ -220,7 +251,7 @@ class StudyStopper(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         progress, limit = self.progress, self.progress.limits.seconds
-        if progress.stopping is None and progress.study.asked_to_stop:
+        if progress.stopping is None and progress.home.asked_to_stop:
             progress.stopping = "nasfuse stop"
         late = limit is not None and progress.seconds > OVERTIME * limit
         # systems that send SIGTERM kill soon after; who presses Ctrl-C can wait for a step

@@ -198,7 +198,7 @@ def test_finalists_are_trained_again_at_the_end(tmp_path: Path, make_result: Mak
     full = {job.key for job in done if job.rung == 2}
     assert {job.key for job in again} <= full
     assert {job.repeat for job in again} == {1, 2, 3}
-    assert verdict(planned.progress.results, 2) is not None
+    assert verdict(planned.progress.results, 2, images=1000) is not None
     assert planned.finished
 
 

@@ -17,7 +17,8 @@ from nasfuse.recipe import Recipe, Rung
 from nasfuse.results import Result
 from nasfuse.searching.schedule import Limits, Progress
 from nasfuse.searching.study import Study
-from nasfuse.searching.swapping import FixedJobs, swap_jobs
+from nasfuse.searching.swapping import FixedJobs, swap_jobs, swaps_of
+from nasfuse.searching.tuning import StudyStopper
 from nasfuse.searching.worker import Evaluation, Job, Task
 from nasfuse.swaps import ORIGINAL, Swap
 
@@ -76,6 +77,17 @@ def test_nothing_is_begun_that_would_end_too_late(
     assert work.next() == jobs[1]
     work.progress.stopping = "SIGINT"
     assert work.next() is None
+
+
+def test_who_stops_the_study_stops_its_swaps(tmp_path: Path) -> None:
+    study = Study(tmp_path, cast(Any, SimpleNamespace()))
+    going = Progress(swaps_of(study), Limits(None, None), [], part_of=study)
+    stopper = StudyStopper(going)
+    assert not stopper.stop_all()
+    assert going.stopping is None
+    study.ask_to_stop()
+    assert not stopper.stop_all()
+    assert going.stopping == "nasfuse stop"
 
 
 def test_weights_of_swaps_are_not_kept(

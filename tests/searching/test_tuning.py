@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,11 +9,12 @@ from typing import Any, cast
 import pytest
 from pyarrow.fs import LocalFileSystem
 from ray.tune.experiment.trial import Trial, _TrainingRunMetadata
+from ray.tune.utils import flatten_dict
 
 from nasfuse.architecture import Architecture
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
-from nasfuse.errors import StorageError
+from nasfuse.errors import SetupError, StorageError
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.thrift import Forgetting
@@ -26,17 +28,40 @@ def test_a_full_disk_fails_no_network_but_ends_the_search(monkeypatch: pytest.Mo
         raise StorageError("the disk is full", where="trials/1", why="needs 2 MB", fix="make room")
 
     monkeypatch.setattr(Worker, "_step", full)
-    reported = Worker.step(object.__new__(Worker))
-    assert reported["done"]
-    assert "result" not in reported
+    worker = object.__new__(Worker)
+    worker.unfit = None
+    broken = heard_by_the_driver(worker.step())
+    assert isinstance(broken, StorageError)
+    assert (broken.where, broken.exit_code) == ("trials/1", 8)
 
+
+def test_a_worker_that_cannot_begin_fails_no_network_but_ends_the_search(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dataset: Dataset, architecture: Architecture
+) -> None:
+    def occupied() -> None:
+        raise RuntimeError("CUDA error: all devices are busy")
+
+    monkeypatch.setattr("nasfuse.searching.tuning.reserve_memory", occupied)
+    worker = object.__new__(Worker)
+    task = Task(tmp_path, dataset, measure(dataset.train), Recipe(), seed=0)
+    worker.setup({"job": Job(3, "guided", 0, architecture).to_config()}, task)
+    gc.unfreeze()
+    broken = heard_by_the_driver(worker.step())
+    assert isinstance(broken, SetupError)
+    assert "all devices are busy" in broken.why
+
+
+def heard_by_the_driver(reported: dict[str, Any]) -> Exception | None:
+    """What ends a search after this report of a worker, as Ray hands it on: without parts."""
     progress = SimpleNamespace(running={"a": ("job", 0, 0.0)}, broken=None, notices=[])
     schedule = SimpleNamespace(progress=progress, workers=1)
     searcher = JobSearcher(cast("Any", schedule), cast("Any", None), lambda _: None)
-    searcher.on_trial_complete("a", reported)
-    assert isinstance(progress.broken, StorageError)
-    assert (progress.broken.where, progress.broken.exit_code) == ("trials/1", 8)
+    assert reported["done"]
+    assert "result" not in reported
+    searcher.on_trial_complete("a", flatten_dict(reported))
     assert not progress.running
+    found: Exception | None = progress.broken
+    return found
 
 
 def test_a_network_over_the_latency_is_a_result_and_was_not_trained(
@@ -47,6 +72,7 @@ def test_a_network_over_the_latency_is_a_result_and_was_not_trained(
     worker.task = Task(tmp_path, dataset, measure(dataset.train), recipe, seed=0, max_latency=0.001)
     worker.job = Job(3, "guided", 0, architecture)
     worker.clock, worker.evaluation, worker.retry, worker.watchdog = Clock(), None, None, Watchdog()
+    worker.unfit = None
     told = Result.model_validate_json(worker.step()["result"])
     assert (told.status, told.too_slow, told.accuracy) == ("failed", True, None)
     assert told.latency is not None

@@ -1,0 +1,80 @@
+"""Stopping at once: by an exception, or, where nasfuse is a program of its own, by ending it.
+
+An exception may arise in the middle of an import: CPython then keeps the lock of all imports for
+ever, and whoever waits for another thread, which wants it, waits for ever too. A study is none the
+worse for a program that ends on the spot: it is made for being killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+
+SAID = "stopped at once; nasfuse resume goes on with the newest study"
+_CURSOR = b"\x1b[?25h\r"  # shown again, if a display has hidden it
+
+
+def exit_code(number: int) -> int:
+    """What shells say of a program that a signal has ended."""
+    return 128 + number
+
+
+def _interrupt(number: int) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def _leave(number: int, restore: Callable[[], None]) -> None:
+    restore()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            if stream.isatty():
+                os.write(stream.fileno(), _CURSOR)
+    with suppress(OSError, ValueError):
+        os.write(sys.stderr.fileno(), f"{SAID}\n".encode())
+    os._exit(exit_code(number))
+
+
+def _terminal() -> Callable[[], None]:
+    """Who sets the terminal's mode to what it is now."""
+    try:
+        import termios
+    except ImportError:  # another system
+        return lambda: None
+    try:
+        terminal = sys.stdin.fileno()
+        mode = termios.tcgetattr(terminal)
+    except (OSError, ValueError, termios.error):  # no terminal
+        return lambda: None
+
+    def restore() -> None:
+        with suppress(termios.error):
+            termios.tcsetattr(terminal, termios.TCSANOW, mode)
+
+    return restore
+
+
+_at_once: ContextVar[Callable[[int], None]] = ContextVar("at_once", default=_interrupt)
+
+
+@contextmanager
+def own_program() -> Iterator[None]:
+    """Meanwhile the process is nobody else's, and may be ended, its terminal as it is now."""
+    before = _at_once.set(partial(_leave, restore=_terminal()))
+    try:
+        yield
+    finally:
+        _at_once.reset(before)
+
+
+def stop_at_once(number: int = signal.SIGINT) -> None:
+    """Do not come back; to be called by a signal's handler.
+
+    Raises:
+        KeyboardInterrupt: this is a part of another program.
+    """
+    _at_once.get()(number)
