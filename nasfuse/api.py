@@ -26,6 +26,7 @@ from nasfuse.fusion_map import fusion_map
 from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.registering import register_model
 from nasfuse.results import Result, result_front
+from nasfuse.searching.addresses import require_named
 from nasfuse.searching.logbook import logbook
 from nasfuse.searching.running import Resources, run_search, run_swaps
 from nasfuse.searching.schedule import Limits, Listener, Progress
@@ -121,8 +122,13 @@ def _run(
 
 
 def tracking_uri(study: Study) -> str:
-    """Where MLflow keeps this study: beside all studies unless the search was told otherwise."""
-    return study.settings.tracking_uri or local_uri(study.folder.parent)
+    """Where MLflow keeps this study: beside all studies unless the search was told otherwise.
+
+    Raises:
+        UsageError: somewhere that this user has never named.
+    """
+    told = study.settings.tracking_uri
+    return require_named(told, study.settings.name) if told else local_uri(study.folder.parent)
 
 
 def sync(study: Study) -> int:

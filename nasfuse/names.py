@@ -43,6 +43,11 @@ def reference_names() -> list[str]:
     return sorted(path.stem for path in (spaces_folder() / "references").glob("*.yaml"))
 
 
+def is_study_name(name: str) -> bool:
+    """Whether it can be the name of one folder, which is seen."""
+    return bool(name) and Path(name).name == name and not name.startswith(".")
+
+
 def study_names(studies: Path) -> list[str]:
     """The studies in a folder, the one that was used last at the end."""
     found = [path.parent for path in studies.glob("*/study.yaml")]

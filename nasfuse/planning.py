@@ -17,8 +17,9 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import absolute, load_dataset
 from nasfuse.errors import StorageError, UsageError
 from nasfuse.files import free_space
-from nasfuse.names import OBJECTIVES, SAMPLERS, nearest
+from nasfuse.names import OBJECTIVES, SAMPLERS, is_study_name, nearest
 from nasfuse.recipe import Recipe, read_recipe
+from nasfuse.searching.addresses import remember, require_named
 from nasfuse.searching.forecast import Forecast, disk_needed, forecast
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.quickest import check_latency
@@ -120,6 +121,7 @@ def plan_search(options: SearchOptions) -> Plan:
         budget=budget,
         data=absolute(options.data),
         side=side,
+        stored=dataset.train.images.shape[-1],
         skip_bad=options.skip_bad,
         fingerprint=dataset.fingerprint,
         validation=len(dataset.validation),
@@ -142,6 +144,7 @@ def plan_search(options: SearchOptions) -> Plan:
         max_params=max_params,
         max_latency=max_latency,
     )
+    remember(settings.tracking_uri, settings.storage, settings.ray_address)
     folder, named = options.studies / name, options.name is not None
     check_room(settings, folder, limits, resources)
     plan = Plan(settings, dataset, folder, limits, resources, named)
@@ -212,7 +215,7 @@ def _check_options(options: SearchOptions) -> None:
             why="a seed is a number from 0 to 2147483647",
             fix="--seed 0",
         )
-    if options.name and (Path(options.name).name != options.name or options.name.startswith(".")):
+    if options.name and not is_study_name(options.name):
         raise UsageError(
             f"'{options.name}' cannot be the name of a study",
             where="--name",
@@ -317,9 +320,16 @@ def continuation(
     gpus_per_trial: float | None,
     ray_address: str | None,
 ) -> tuple[Limits, Resources]:
-    """What a resumed search runs with: as asked for now, else as its first run was."""
+    """What a resumed search runs with: as asked for now, else as its first run was.
+
+    Raises:
+        UsageError: it ran on a cluster that this user has never named.
+    """
     if limits.trials is None and limits.seconds is None:
         limits = limits_of(settings.trials, settings.seconds)
     share = settings.gpus_per_trial if gpus_per_trial is None else gpus_per_trial
+    remember(ray_address)
     address = ray_address or settings.ray_address
+    if address:
+        require_named(address, settings.name)
     return limits, resources_of(workers or settings.workers, share, address)

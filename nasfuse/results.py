@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from nasfuse.architecture import Architecture
 from nasfuse.errors import StorageError
@@ -49,7 +49,7 @@ class Result(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    key: str
+    key: str = Field(pattern=r"^[0-9a-f]{12}$")  # folders have it as their name
     number: int
     rung: int
     repeat: int = 0

@@ -161,8 +161,17 @@ def read_trained(folder: Path) -> Trained:
         ) from None
 
 
-def find_trained(study: Path, key: str) -> tuple[Path, Trained] | None:
-    """The training of an architecture that a study's folder has finished last."""
+def find_trained(study: Path, key: str, fingerprint: str) -> tuple[Path, Trained] | None:
+    """The best training of an architecture that a study's folder has.
+
+    That is one on the study's own images, whose `fingerprint` is given, before one on others; then
+    the longest, and of equally long ones the last: a quick try does not take a long one's place.
+    """
     folders = [path.parent for path in study.glob(f"training/{key}-*/{RESULT}")]
     found = [(folder, read_trained(folder)) for folder in folders]
-    return max(found, key=lambda pair: pair[1].finished) if found else None
+
+    def worth(pair: tuple[Path, Trained]) -> tuple[bool, int, str]:
+        settings = pair[1].settings
+        return settings.fingerprint == fingerprint, settings.epochs, pair[1].finished
+
+    return max(found, key=worth, default=None)

@@ -91,6 +91,7 @@ def plan_training(options: TrainOptions) -> tuple[FullTraining, Study | None]:
     recipe = known.recipe if known else Recipe()
     if options.recipe:
         recipe = read_recipe(options.recipe)
+    recipe = recipe.at(recipe.top)
     settings = TrainingSettings(
         study=known.name if known else None,
         number=choice.result.number if choice.result else None,

@@ -25,7 +25,9 @@ class Finished:
 
     def __init__(self, results: list[Result], folder: Path) -> None:
         self.results, self.folder = results, folder
-        self.settings: Any = type("Settings", (), {"name": "a", "recipe": Recipe()})
+        self.settings: Any = type(
+            "Settings", (), {"name": "a", "recipe": Recipe(), "validation": 1000}
+        )
 
 
 def test_a_number_never_means_another_network_s_key(
@@ -72,7 +74,14 @@ def test_a_resumed_search_takes_up_what_the_first_was_told() -> None:
     settings: Any = type(
         "Settings",
         (),
-        {"trials": 9, "seconds": None, "workers": 1, "gpus_per_trial": 0.0, "ray_address": None},
+        {
+            "name": "s",
+            "trials": 9,
+            "seconds": None,
+            "workers": 1,
+            "gpus_per_trial": 0.0,
+            "ray_address": None,
+        },
     )
     resources: dict[str, Any] = {"workers": None, "gpus_per_trial": None, "ray_address": None}
     limits, found = continuation(settings, limits=Limits(None, None), **resources)

@@ -282,20 +282,26 @@ def test_scores_are_means_over_seeds() -> None:
     assert Scores.of([[[1, 0], [0, 1]]]).text == "100.00 % (1 seed)"
 
 
-def test_the_newest_training_of_a_network_is_found(plan: Plan, tmp_path: Path) -> None:
+def test_the_best_training_of_a_network_is_found(plan: Plan, tmp_path: Path) -> None:
+    """On the study's images, then the longest, then the newest."""
     result = plan(epochs=1, seeds=1).run()
-    for name, when in (("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-02-01T00:00:00+00:00")):
-        folder = tmp_path / "training" / f"{result.key}-{name}"
+    own = result.settings.fingerprint
+    for number, (fingerprint, epochs) in enumerate(
+        [("f" * 12, 9), (own, 1), (own, 5), (own, 5), (own, 2)]
+    ):
+        folder = tmp_path / "training" / f"{result.key}-{number}"
         folder.mkdir(parents=True)
-        text = result.model_copy(update={"finished": when}).model_dump_json()
+        about = result.settings.model_copy(update={"fingerprint": fingerprint, "epochs": epochs})
+        when = f"2026-01-0{number + 1}T00:00:00+00:00"
+        text = result.model_copy(update={"settings": about, "finished": when}).model_dump_json()
         (folder / "trained.json").write_text(text)
-    found = find_trained(tmp_path, result.key)
+    found = find_trained(tmp_path, result.key, own)
     assert found is not None
-    assert found[0].name.endswith("-b")
-    assert find_trained(tmp_path, "0" * 12) is None
+    assert found[0].name.endswith("-3")
+    assert find_trained(tmp_path, "0" * 12, own) is None
     (found[0] / "trained.json").write_text("{")
     with pytest.raises(StorageError, match="damaged"):
-        find_trained(tmp_path, result.key)
+        find_trained(tmp_path, result.key, own)
 
 
 def test_mlflow_gets_a_run_a_seed_with_names_of_its_own(plan: Plan) -> None:

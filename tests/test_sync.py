@@ -14,6 +14,7 @@ import pytest
 import nasfuse.cli.app as command_line
 from nasfuse import api
 from nasfuse.results import Result
+from nasfuse.searching.addresses import remember
 from nasfuse.searching.study import Settings, Study
 from nasfuse.serving import serve
 from nasfuse.tracking import find_experiment, local_uri, open_client
@@ -31,6 +32,7 @@ def make_study(
 
     def make(uri: str | None = None) -> Study:
         settings = make_settings("s", tracking_uri=uri, trials=3)
+        remember(uri)
         return Study.create(tmp_path / "studies" / "s", settings)
 
     return make

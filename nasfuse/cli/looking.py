@@ -108,8 +108,17 @@ def ui(
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, lambda n, _: sys.exit(128 + n))  # so that the server is ended too
     with serve(uri, artifacts, host=host, port=port) as server:
-        addresses = study_addresses(server.address, uri, settings.name, settings.id)
+        try:
+            addresses = study_addresses(server.address, uri, settings.name, settings.id)
+        except TrackingError as error:
+            raise SetupError("the runs cannot be read", where=uri, why=str(error)) from None
         print_addresses(settings.name, addresses, quiet=quiet, as_json=as_json)
         if not (as_json or quiet):
             print("Ctrl-C ends the server.", flush=True)
-        server.process.wait()
+        if code := server.process.wait():
+            raise SetupError(
+                "the server has ended",
+                where=server.address,
+                why=f"exit code {code}",
+                fix="nasfuse ui",
+            )

@@ -64,9 +64,10 @@ def origin_of_trial(study: Study, result: Result, weights: Weights) -> Origin:
             why=f"the choices are {', '.join(WEIGHTS)}",
             fix="--weights best-available",
         )
-    found = find_trained(study.folder, result.key) if weights != "search" else None
-    if found is not None:
-        return origin_of_training(*found)
+    if weights != "search":
+        found = find_trained(study.folder, result.key, study.settings.fingerprint)
+        if found is not None:
+            return origin_of_training(*found)
     full = result.rung == study.settings.recipe.top
     if weights == "trained" or (weights == "best-available" and not full):
         raise _not_trained(study, result, full=full)
@@ -112,6 +113,7 @@ def _of_search(study: Study, result: Result) -> Origin:
         )
     quality.append("Test accuracy: never measured. `nasfuse train` does, with several seeds.")
     path = study.trial(result.key) / f"{result.step.stem}.safetensors"
+    recipe = settings.recipe.at(result.rung)
     return Origin(
         architecture=result.architecture,
         weights=_existing(path),
@@ -122,11 +124,11 @@ def _of_search(study: Study, result: Result) -> Origin:
         classes=settings.classes,
         mean=settings.mean,
         std=settings.std,
-        side=settings.side,
+        side=settings.stored or settings.side,
         source=(settings.data, settings.side, settings.seed, settings.skip_bad),
         data=Path(settings.data).name,
         fingerprint=settings.fingerprint,
-        recipe=settings.recipe,
+        recipe=recipe.halved() if result.retry else recipe,
         epochs=rung.epochs,
         seed=result.seed,
         versions=result.versions,
@@ -167,7 +169,7 @@ def origin_of_training(folder: Path, trained: Trained) -> Origin:
         source=(settings.data, settings.side, settings.split_seed, settings.skip_bad),
         data=Path(settings.data).name,
         fingerprint=settings.fingerprint,
-        recipe=settings.recipe,
+        recipe=settings.recipe.halved() if run.retry else settings.recipe,
         epochs=settings.epochs,
         seed=settings.seed,
         versions=trained.versions,

@@ -19,6 +19,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nasfuse.errors import SetupError, StorageError, UsageError, hide_passwords
+from nasfuse.searching.addresses import require_named
 from nasfuse.searching.database import Database
 from nasfuse.searching.study import Study
 
@@ -114,11 +115,16 @@ class Proposals:
 
 
 def storage_of(study: Study) -> Storage:
-    """Where this study's proposals are; in a shared database its identity tells it apart."""
+    """Where this study's proposals are; in a shared database its identity tells it apart.
+
+    Raises:
+        UsageError: in a database that this user has never named.
+    """
     settings = study.settings
     if settings.storage is None:
         return Storage(study.folder / "study.db")
-    return Storage(settings.storage, f"{settings.name} {settings.id}")
+    place = require_named(settings.storage, settings.name)
+    return Storage(place, f"{settings.name} {settings.id}")
 
 
 def with_driver(url: str | None, option: str) -> str | None:

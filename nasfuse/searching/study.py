@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import psutil
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset, runs_code
 from nasfuse.documents import read_document
 from nasfuse.errors import DataError, DocumentError, StorageError, UsageError
 from nasfuse.files import refusal, sweep, write_bytes, write_text
-from nasfuse.names import nearest
+from nasfuse.names import is_study_name, nearest
 from nasfuse.names import study_names as study_names
 from nasfuse.recipe import Recipe
 from nasfuse.results import Objective, Result, append_result, parse_result, read_results
@@ -30,24 +30,31 @@ SEARCH = "nasfuse search --budget 400MFLOPs"
 FORMAT = 1  # of a study's folder
 
 
+def _own_folder(name: str) -> str:
+    """Of files that are a study's, paths are made with its name."""
+    if not is_study_name(name):
+        raise ValueError("a study's name is that of a folder")
+    return name
+
+
 class Settings(BaseModel):
     """What was asked for, and what the data were: everything but the results.
 
     `id` tells studies of one name apart. `space` is the whole document of the search space, `mean`
-    and `std` belong to the channels of training images with values between 0 and 1, `side` is that
-    of stored images from folders. `trials` to `ray_address` are what was asked of the first run; a
-    resumed one takes them up. `objective` is the cost of the front, which begins at
-    `front_from` MACs where that was asked for, `max_params` and `max_latency` (in
-    milliseconds) further limits, `skip_bad` the most unreadable images that are left out of a
-    folder. `storage` is the address of the database of the proposals, where it is not a file in the
-    study's folder.
+    and `std` belong to the channels of training images with values between 0 and 1, `side` is what
+    images from folders were to be stored at, and `stored` that of the images as they are. `trials`
+    to `ray_address` are what was asked of the first run; a resumed one takes them up. `objective`
+    is the cost of the front, which begins at `front_from` MACs where that was asked for,
+    `max_params` and `max_latency` (in milliseconds) further limits, `skip_bad` the most unreadable
+    images that are left out of a folder. `storage` is the address of the database of the proposals,
+    where it is not a file in the study's folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
     id: str
-    name: str
+    name: Annotated[str, AfterValidator(_own_folder)]
     space_name: str
     space: dict[str, Any]
     budget: int
@@ -74,6 +81,7 @@ class Settings(BaseModel):
     max_latency: float | None = None
     skip_bad: int = 0
     storage: str | None = None
+    stored: int | None = None
 
     @property
     def search_space(self) -> SearchSpace:

@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from nasfuse.errors import NasfuseError, SetupError, StorageError, UsageError, hide_passwords
 from nasfuse.planning import SearchOptions, plan_search
+from nasfuse.searching.addresses import remember
 from nasfuse.searching.logbook import logbook
 from nasfuse.searching.storage import Storage, require_database, storage_of, with_driver
 from nasfuse.searching.study import Settings, Study
@@ -102,6 +103,7 @@ def test_a_study_in_a_shared_database_is_told_apart(
     tmp_path: Path, make_settings: Callable[..., Settings]
 ) -> None:
     url = "postgresql+psycopg://me@db/x"
+    remember(url)
     ours = Study(tmp_path / "a", make_settings("a", id="1" * 16, storage=url))
     theirs = Study(tmp_path / "b" / "a", make_settings("a", id="2" * 16, storage=url))
     assert storage_of(ours).place == url
