@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import math
+import os
 from pathlib import Path
 
 import psutil
@@ -11,14 +14,16 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nasfuse.architecture import Architecture
-from nasfuse.network import build
+from nasfuse.network import build, cost
 from nasfuse.ops.recomputing import has_recomputable, recompute
+from nasfuse.plan import plan
 from nasfuse.training import autocast
 
 COPIES = 5  # of the parameters in a step: weights, gradients, momentum, average and updates
 # times what is kept: operators work in memory of their own, and the C library, told to keep what
 # it has (training.reserve_memory), is left with holes: measured, 2.3 to 2.9. On a GPU a guess.
 MARGINS = {"cpu": 2.8, "cuda": 1.3}
+AMPLE = 100  # times the maps that blocks put out; measured, what is needed is 4 to 39 times that
 _CGROUP = Path("/sys/fs/cgroup")
 # of what only a RuntimeError tells; oneDNN says the last two where it gets no memory
 _WORDS = (
@@ -44,6 +49,13 @@ def release_memory(device: torch.device) -> None:
     gc.collect()  # a network and its captured step refer to each other
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    give_back()
+
+
+def give_back() -> None:
+    """Let the C library return to the system what it keeps of freed memory; only glibc can."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None:
+        trim(0)
 
 
 def room(device: torch.device, share: float) -> int:
@@ -97,11 +109,24 @@ def needed_memory(architecture: Architecture, batch: int, *, device: torch.devic
     return int(MARGINS[device.type] * maps) + COPIES * weights
 
 
+def ample_memory(architecture: Architecture, batch: int) -> int:
+    """Bytes that are more than a training step ever needs, from the sizes of the maps alone.
+
+    Most networks are so small that this settles it; and torch, which looks closer, keeps something
+    of each network that it has looked at.
+    """
+    layers = plan(architecture)
+    maps = sum(math.prod(layer.shape) for layer in layers)
+    return 4 * (AMPLE * batch * maps + COPIES * cost(architecture).params)
+
+
 def recompute_if_needed(
     network: nn.Module, architecture: Architecture, batch: int, *, device: torch.device, free: int
 ) -> bool:
     """Let dense layers compute again what does not fit in the free bytes; whether they do."""
-    if not has_recomputable(network) or needed_memory(architecture, batch, device=device) <= free:
+    if not has_recomputable(network) or ample_memory(architecture, batch) <= free:
+        return False
+    if needed_memory(architecture, batch, device=device) <= free:
         return False
     recompute(network)
     return True

@@ -17,18 +17,23 @@ from nasfuse import memory
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.data.batches import Images, measure
 from nasfuse.data.dataset import Dataset
+from nasfuse.errors import BudgetError
 from nasfuse.memory import (
+    ample_memory,
     free_memory,
     is_out_of_memory,
     needed_memory,
     recompute_if_needed,
     room,
 )
+from nasfuse.names import space_names
 from nasfuse.network import build
 from nasfuse.ops.recomputing import recompute
 from nasfuse.recipe import Recipe, Rung
+from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.tuning import Worker
 from nasfuse.searching.worker import Job, Task
+from nasfuse.space import load_space
 from nasfuse.training import Training, recalibrate
 
 CPU = torch.device("cpu")
@@ -119,6 +124,19 @@ def test_dense_layers_recompute_where_memory_asks_for_it(
     assert recompute_if_needed(build(dense), dense, free=needed - 1, **options)  # type: ignore[arg-type]
     plain = build(architecture)
     assert not recompute_if_needed(plain, architecture, free=0, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_what_is_ample_is_more_than_what_is_needed(name: str) -> None:
+    for seed in range(2):
+        space = load_space(name).for_images(channels=3, classes=10)
+        candidate = space.sample(seed)
+        try:
+            fitted = fit_to_budget(candidate.architecture, candidate.scaling, 3_000_000)
+        except BudgetError as error:
+            fitted = fit_to_budget(candidate.architecture, candidate.scaling, error.needed)
+        needed = needed_memory(fitted, 32, device=CPU)
+        assert needed < ample_memory(fitted, 32) / 2
 
 
 def test_estimating_draws_no_random_numbers(dense: Architecture) -> None:

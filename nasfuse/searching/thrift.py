@@ -13,6 +13,10 @@ from ray import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler
 
+from nasfuse.memory import give_back
+
+OFTEN = 50  # ended jobs
+
 
 class Forgetting(tune.Callback):  # type: ignore[misc]
     """Lets go of what Ray keeps of an ended job: 25 kB, of which nothing is asked again.
@@ -20,12 +24,18 @@ class Forgetting(tune.Callback):  # type: ignore[misc]
     Its statistics of every number that was reported take most of that.
     """
 
+    def __init__(self) -> None:
+        self.forgotten = 0
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         kept = trial.run_metadata
         kept.metric_analysis.clear()
         kept.metric_n_steps.clear()
         kept.last_result = {"done": True}
         trial._default_result_or_future = None  # an object of Ray's, kept for it
+        self.forgotten += 1
+        if self.forgotten % OFTEN == 0:
+            give_back()
 
     def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
         """Nor are errors asked for: Ray would read files of them, which a full disk has cut short.
