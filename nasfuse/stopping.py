@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 
-SAID = "stopped at once; nasfuse resume goes on with the newest study"
 _CURSOR = b"\x1b[?25h\r"  # shown again, if a display has hidden it
 
 
@@ -28,14 +27,14 @@ def _interrupt(number: int) -> None:
     raise KeyboardInterrupt(number)
 
 
-def _leave(number: int, restore: Callable[[], None]) -> None:
+def _leave(number: int, said: str, restore: Callable[[], None]) -> None:
     restore()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             if stream.isatty():
                 os.write(stream.fileno(), _CURSOR)
     with suppress(OSError, ValueError):
-        os.write(sys.stderr.fileno(), f"{SAID}\n".encode())
+        os.write(sys.stderr.fileno(), f"{said}\n".encode())
     os._exit(exit_code(number))
 
 
@@ -62,9 +61,11 @@ _at_once: ContextVar[Callable[[int], None]] = ContextVar("at_once", default=_int
 
 
 @contextmanager
-def own_program() -> Iterator[None]:
-    """Meanwhile the process is nobody else's, and may be ended, its terminal as it is now."""
-    before = _at_once.set(partial(_leave, restore=_terminal()))
+def own_program(said: str) -> Iterator[None]:
+    """Meanwhile the process is nobody else's, and may be ended: with this last word, and its
+    terminal as it is now.
+    """
+    before = _at_once.set(partial(_leave, said=said, restore=_terminal()))
     try:
         yield
     finally:

@@ -7,31 +7,41 @@ import time
 
 import pytest
 
-from nasfuse.stopping import SAID, stop_at_once
+from nasfuse.stopping import stop_at_once
 
 # what an import leaves that an interrupt has ended in the wrong place
 DEADLOCK = """
 import _imp, threading, time
 from nasfuse.cli.ending import guarded
 
-def verb():
+def VERB():
     _imp.acquire_lock()
     other = threading.Thread(target=lambda: __import__("wave"))
     other.start()
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         time.sleep(100)
     finally:
         other.join()
 
-guarded(verb)()
+guarded(VERB)()
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_ends_what_cannot_end_itself(number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("verb", "number", "last"),
+    [
+        ("train", signal.SIGINT, "stopped at once; the same command goes on"),
+        ("search", signal.SIGTERM, "stopped at once; nasfuse resume goes on with the newest study"),
+        ("export", signal.SIGINT, "stopped"),
+    ],
+)
+def test_the_second_signal_ends_what_cannot_end_itself(
+    verb: str, number: signal.Signals, last: str
+) -> None:
+    code = DEADLOCK.replace("VERB", verb)
     with subprocess.Popen(
-        [sys.executable, "-c", DEADLOCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "begun\n"
@@ -41,7 +51,7 @@ def test_the_second_signal_ends_what_cannot_end_itself(number: signal.Signals) -
         run.send_signal(number)
         _, said = run.communicate(timeout=60)
     assert run.returncode == 128 + number
-    assert said == f"{SAID}\n"
+    assert said == f"{last}\n"
 
 
 def test_a_part_of_another_program_raises() -> None:

@@ -21,11 +21,16 @@ import typer
 from nasfuse.errors import NasfuseError, UsageError
 from nasfuse.files import FORBIDDEN, FULL, refusal
 from nasfuse.names import nearest
-from nasfuse.stopping import SAID, exit_code, own_program, stop_at_once
+from nasfuse.stopping import exit_code, own_program, stop_at_once
 
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Show the traceback of an error as well.")
 ]
+
+
+AGAIN = "stopped at once; the same command goes on"
+RESUME = "stopped at once; nasfuse resume goes on with the newest study"
+LAST_WORDS = {"search": RESUME, "resume": RESUME, "explain": AGAIN, "train": AGAIN}
 
 
 def guarded(verb: Callable[..., None]) -> Callable[..., None]:
@@ -33,7 +38,7 @@ def guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(verb)
     def run(verbose: bool = False, **options: Any) -> None:
-        with _ending(verbose):
+        with _ending(verbose, LAST_WORDS.get(verb.__name__, "stopped")):
             verb(**options)
 
     signature = inspect.signature(verb, eval_str=True)
@@ -45,15 +50,15 @@ def guarded(verb: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def _ending(verbose: bool) -> Iterator[None]:
+def _ending(verbose: bool, stopped: str) -> Iterator[None]:
     try:
-        with _terminable():
+        with _terminable(stopped):
             yield
         sys.stdout.flush()
     except (typer.Exit, typer.Abort):
         raise
     except KeyboardInterrupt as stop:  # nothing is at stake
-        print(SAID, file=sys.stderr)
+        print(stopped, file=sys.stderr)
         raise typer.Exit(exit_code(*stop.args or (signal.SIGINT,))) from None
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,19 +72,19 @@ def _ending(verbose: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable(said: str) -> Iterator[None]:
     """Let SIGTERM end a verb as Ctrl-C does, from its first line to its last; twice, at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    stopped = False
+    asked = False
 
     def stop(number: int, frame: object) -> None:
-        nonlocal stopped
+        nonlocal asked
         del frame
-        if stopped:  # and did not end
+        if asked:  # and did not end
             stop_at_once(number)
-        stopped = True
+        asked = True
         raise KeyboardInterrupt(number)
 
     heard = [
@@ -87,7 +92,7 @@ def _terminable() -> Iterator[None]:
     ]
     before = {number: signal.signal(number, stop) for number in heard}
     try:
-        with own_program():
+        with own_program(said):
             yield
     finally:
         for number, handler in before.items():

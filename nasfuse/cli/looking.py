@@ -115,7 +115,11 @@ def ui(
         print_addresses(settings.name, addresses, quiet=quiet, as_json=as_json)
         if not (as_json or quiet):
             print("Ctrl-C ends the server.", flush=True)
-        if code := server.process.wait():
+        try:
+            code = server.process.wait()
+        except KeyboardInterrupt:  # as it was told
+            return
+        if code:
             raise SetupError(
                 "the server has ended",
                 where=server.address,
