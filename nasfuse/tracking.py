@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,7 +156,8 @@ class Tracker:
             return
         _log(self.client, known.run_id, metrics.items(), params=params, tags=tags)
         known.tags |= tags
-        known.params |= params
+        # they never change: that they are there is all that is asked again, of hundreds of runs
+        known.params |= dict.fromkeys(map(sys.intern, params), "")
         known.metrics |= {name: metric.value for name, metric in metrics.items()}
         if known.status != status or metrics.keys() - {"pareto"}:
             self.client.set_terminated(known.run_id, status, run.end)

@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from nasfuse.memory import give_back
 
-OFTEN = 50  # ended jobs
+OFTEN = 20  # ended jobs
 
 
 class Forgetting(tune.Callback):  # type: ignore[misc]
