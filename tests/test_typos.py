@@ -70,6 +70,7 @@ def test_the_fix_has_the_name_that_was_meant(
     if arguments[0] == "front":
         (tmp_path / "studies" / "photos-1").mkdir(parents=True)
         (tmp_path / "studies" / "photos-1" / "study.yaml").touch()
+    monkeypatch.setattr("nasfuse.cli.app.done", lambda: None)  # this process goes on
     monkeypatch.setattr(sys, "argv", ["nasfuse", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()

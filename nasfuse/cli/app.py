@@ -11,7 +11,7 @@ import typer
 from nasfuse.cli.checking import check, names
 from nasfuse.cli.describing import cost, spaces
 from nasfuse.cli.diagnosing import doctor
-from nasfuse.cli.ending import guarded, usage_error
+from nasfuse.cli.ending import done, guarded, usage_error
 from nasfuse.cli.explaining import explain
 from nasfuse.cli.exporting import export
 from nasfuse.cli.following import status, stop, sync
@@ -110,4 +110,5 @@ def main() -> None:
         if not isinstance(end.__context__, BrokenPipeError):
             raise
         code = 0
+    done()
     sys.exit(code or 0)

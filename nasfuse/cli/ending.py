@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import select
 import shlex
 import signal
 import sys
@@ -60,15 +61,35 @@ def _ending(verbose: bool, stopped: str) -> Iterator[None]:
     except KeyboardInterrupt as stop:  # nothing is at stake
         print(stopped, file=sys.stderr)
         raise typer.Exit(exit_code(*stop.args or (signal.SIGINT,))) from None
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from None
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
         known = _as_known(error)
         if verbose:
             traceback.print_exc()
         print(known or _bug(error), file=sys.stderr)
         raise typer.Exit(known.exit_code if known else 1) from None
+
+
+def _reader_left() -> bool:
+    """Whether who read the output has seen enough; other pipes can break as well."""
+    if not hasattr(select, "poll"):  # another system
+        return True
+    ends = select.poll()
+    ends.register(sys.stdout.fileno(), select.POLLERR)
+    return any(found & select.POLLERR for _, found in ends.poll(0))
+
+
+def done() -> None:
+    """Let a signal end the process at once from now on, in which Python only tidies up.
+
+    An interrupt in the middle of that can keep it from ever ending.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
