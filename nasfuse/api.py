@@ -26,7 +26,7 @@ from nasfuse.fusion_map import fusion_map
 from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.registering import register_model
 from nasfuse.results import Result, result_front
-from nasfuse.searching.addresses import require_named
+from nasfuse.searching.addresses import remember, require_named
 from nasfuse.searching.logbook import logbook
 from nasfuse.searching.running import Resources, run_search, run_swaps
 from nasfuse.searching.schedule import Limits, Listener, Progress
@@ -64,6 +64,7 @@ def start(plan: Plan, *, listen: Listener | None = None) -> Outcome:
 def _create(plan: Plan) -> Study:
     """The study under its name, or the next free one where another search was faster."""
     folder, settings = plan.folder, plan.settings
+    remember(settings.tracking_uri, settings.storage, settings.ray_address)
     while True:
         try:
             return Study.create(folder, settings)

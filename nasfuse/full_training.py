@@ -7,7 +7,6 @@ that will be used. After each epoch a checkpoint is left, from which the same ca
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,9 +28,14 @@ from nasfuse.data.dataset import Dataset, Split
 from nasfuse.data.load import load_test
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
 from nasfuse.files import refusal, sweep, write_bytes, write_text
-from nasfuse.memory import is_out_of_memory, recompute_if_needed, release_memory, room
+from nasfuse.memory import (
+    is_out_of_memory,
+    recompute_if_needed,
+    release_memory,
+    room,
+    step_memory,
+)
 from nasfuse.network import build, cost, thop_macs
-from nasfuse.plan import plan
 from nasfuse.searching.worker import REPEAT_STRIDE, Clock, versions
 from nasfuse.trained import (
     RESULT,
@@ -45,7 +49,7 @@ from nasfuse.trained import (
 )
 from nasfuse.training import NonFiniteError, Training, answers, evaluate, recalibrate
 
-COPIES = 5  # of the parameters while training: weights, gradients, momentum and their products
+LEAST = 2  # times the maps that blocks put out, which every training step keeps
 
 
 class Moment(NamedTuple):
@@ -324,8 +328,7 @@ def check_fits(settings: TrainingSettings, dataset: Dataset) -> None:
             fix="--data   with the images of the study",
         )
     params = cost(architecture).params
-    maps = sum(math.prod(layer.shape) for layer in plan(architecture))
-    needed = 4 * (COPIES * params + 2 * settings.recipe.batch * maps)
+    needed = step_memory(architecture, settings.recipe.batch, times=LEAST)
     if needed > _memory():
         raise SetupError(
             "this machine has too little memory to train the network",

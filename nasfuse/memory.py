@@ -115,9 +115,13 @@ def ample_memory(architecture: Architecture, batch: int) -> int:
     Most networks are so small that this settles it; and torch, which looks closer, keeps something
     of each network that it has looked at.
     """
-    layers = plan(architecture)
-    maps = sum(math.prod(layer.shape) for layer in layers)
-    return 4 * (AMPLE * batch * maps + COPIES * cost(architecture).params)
+    return step_memory(architecture, batch, times=AMPLE)
+
+
+def step_memory(architecture: Architecture, batch: int, *, times: int) -> int:
+    """Bytes of a training step that keeps so many times the maps that blocks put out."""
+    maps = sum(math.prod(layer.shape) for layer in plan(architecture))
+    return 4 * (COPIES * cost(architecture).params + times * batch * maps)
 
 
 def recompute_if_needed(

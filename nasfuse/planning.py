@@ -144,7 +144,6 @@ def plan_search(options: SearchOptions) -> Plan:
         max_params=max_params,
         max_latency=max_latency,
     )
-    remember(settings.tracking_uri, settings.storage, settings.ray_address)
     folder, named = options.studies / name, options.name is not None
     check_room(settings, folder, limits, resources)
     plan = Plan(settings, dataset, folder, limits, resources, named)

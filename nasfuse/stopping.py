@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 _CURSOR = b"\x1b[?25h\r"  # shown again, if a display has hidden it
 
@@ -38,21 +39,29 @@ def _leave(number: int, said: str, restore: Callable[[], None]) -> None:
     os._exit(exit_code(number))
 
 
-def _terminal() -> Callable[[], None]:
-    """Who sets the terminal's mode to what it is now."""
+def terminal_mode() -> tuple[int, list[Any]] | None:
+    """The terminal of the input and its mode, as termios has it; None where there is none."""
     try:
         import termios
     except ImportError:  # another system
-        return lambda: None
+        return None
     try:
         terminal = sys.stdin.fileno()
-        mode = termios.tcgetattr(terminal)
-    except (OSError, ValueError, termios.error):  # no terminal
+        return terminal, termios.tcgetattr(terminal)
+    except (OSError, ValueError, termios.error):
+        return None
+
+
+def _terminal() -> Callable[[], None]:
+    """Who sets the terminal's mode to what it is now."""
+    found = terminal_mode()
+    if found is None:
         return lambda: None
+    import termios
 
     def restore() -> None:
         with suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSANOW, mode)
+            termios.tcsetattr(found[0], termios.TCSANOW, found[1])
 
     return restore
 

@@ -26,6 +26,7 @@ from nasfuse.results import Result, complete, result_front
 from nasfuse.searching.schedule import Listener, Progress
 from nasfuse.searching.study import Settings
 from nasfuse.searching.worker import Job
+from nasfuse.stopping import terminal_mode
 from nasfuse.summary import fusion_text
 
 ROWS = 8  # of the front, in the live display
@@ -310,17 +311,13 @@ class _Decoding(logging.Handler):
 @contextmanager
 def _no_echo() -> Iterator[None]:
     """Keep Ctrl-C from writing ^C into the display, and from dropping what is being drawn."""
-    try:
-        import termios
-    except ImportError:  # another system
+    found = terminal_mode()
+    if found is None:
         yield
         return
-    try:
-        terminal = sys.stdin.fileno()
-        before = termios.tcgetattr(terminal)
-    except (OSError, ValueError, termios.error):  # no terminal
-        yield
-        return
+    import termios
+
+    terminal, before = found
     local = (before[3] & ~termios.ECHOCTL) | termios.NOFLSH
     quiet = [*before[:3], local, *before[4:]]
     termios.tcsetattr(terminal, termios.TCSADRAIN, quiet)

@@ -118,11 +118,11 @@ class Tracker:
         limit = reach(trained, budget)
         # up to the largest cost found by now, where the budget is no limit to the costs that count:
         # values of different boxes would make no curve, and the report has one
-        points = [result.point for result in trained] if limit == budget else []
-        volumes = hypervolumes(points, budget=limit)
+        curve = trained if limit == budget else []
+        volumes = hypervolumes([result.point for result in curve], budget=limit)
         history = [
             Metric(volume, step, milliseconds(result))
-            for step, (volume, result) in enumerate(zip(volumes, trained, strict=False), 1)
+            for step, (volume, result) in enumerate(zip(volumes, curve, strict=True), 1)
         ]
         with tracking("did not take the results"):
             for run in runs:

@@ -87,9 +87,14 @@ def done() -> None:
     An interrupt in the middle of that can keep it from ever ending.
     """
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, signal.SIG_DFL)
+        for number in _heard():
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _heard() -> list[signal.Signals]:
+    """What asks to stop, less what whoever started the program lets it ignore."""
+    asks = (signal.SIGINT, signal.SIGTERM)
+    return [number for number in asks if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager
@@ -108,10 +113,7 @@ def _terminable(said: str) -> Iterator[None]:
         asked = True
         raise KeyboardInterrupt(number)
 
-    heard = [
-        n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN
-    ]
-    before = {number: signal.signal(number, stop) for number in heard}
+    before = {number: signal.signal(number, stop) for number in _heard()}
     try:
         with own_program(said):
             yield

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -88,19 +90,15 @@ def ui(
     from nasfuse.screens import print_addresses
     from nasfuse.searching.study import find_study
     from nasfuse.serving import open_to, serve
-    from nasfuse.tracking import TrackingError, study_addresses
+    from nasfuse.tracking import study_addresses
     from nasfuse.view import artifact_folder
 
     found = find_study(studies, study)
     uri, settings = tracking_uri(found), found.settings
     artifacts = artifact_folder(found, uri)
     if artifacts is None:
-        try:
+        with _usable(uri):
             addresses = study_addresses(uri.rstrip("/"), uri, settings.name, settings.id)
-        except TrackingError as error:
-            raise SetupError(
-                "the tracking server cannot be used", where=uri, why=str(error)
-            ) from None
         print_addresses(settings.name, addresses, quiet=quiet, as_json=as_json)
         return
     if warning := open_to(host):
@@ -108,10 +106,8 @@ def ui(
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, lambda n, _: sys.exit(128 + n))  # so that the server is ended too
     with serve(uri, artifacts, host=host, port=port) as server:
-        try:
+        with _usable(uri):
             addresses = study_addresses(server.address, uri, settings.name, settings.id)
-        except TrackingError as error:
-            raise SetupError("the runs cannot be read", where=uri, why=str(error)) from None
         print_addresses(settings.name, addresses, quiet=quiet, as_json=as_json)
         if not (as_json or quiet):
             print("Ctrl-C ends the server.", flush=True)
@@ -126,3 +122,14 @@ def ui(
                 why=f"exit code {code}",
                 fix="nasfuse ui",
             )
+
+
+@contextmanager
+def _usable(uri: str) -> Iterator[None]:
+    """What the tracking server or store does not do is something that this machine lacks."""
+    from nasfuse.tracking import TrackingError
+
+    try:
+        yield
+    except TrackingError as error:
+        raise SetupError("the tracking server cannot be used", where=uri, why=str(error)) from None

@@ -19,6 +19,8 @@ NAMED = "NASFUSE_ADDRESSES"  # in the environment: addresses to be used, with sp
 def remember(*addresses: str | None) -> None:
     """Keep what was typed: from now on studies of this user may name it."""
     new = sorted({address for address in addresses if address} - _known())
+    if not new:
+        return
     path = cache_folder() / "addresses"
     with suppress(OSError):  # where nothing can be kept, a resumed search asks for it again
         path.parent.mkdir(parents=True, exist_ok=True)
