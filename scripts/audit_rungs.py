@@ -1,7 +1,7 @@
 """Do short trainings rank networks as full ones do? At one cost, where it is hardest.
 
     python scripts/audit_rungs.py --out audit.jsonl [--data fashion-mnist] [--target 2M]
-        [--networks 24] [--seeds 2] [--epochs 2] [--workers 2] [--json]
+        [--networks 24] [--first 0] [--seeds 2] [--epochs 2] [--workers 2] [--json]
 
 Samples networks of the space that cost within 5 % of the target, each with one fusion at all its
 skips and every fusion in turn. Each is trained on the first rung and in full, with every seed; the
@@ -9,9 +9,10 @@ full run is judged on its way as the search judges it (averaged weights, statist
 measured anew, training loss) and as it is commonly judged (the weights as they are). Prints how
 each of these ranks the networks in comparison with the end of the full training, the mean over its
 seeds: Spearman's and Kendall's coefficients with bootstrap intervals over the networks, and the
-share of a full training's CPU-seconds that it costs. "Seeds" is Spearman's coefficient between two
-seeds: where it is high, noise is not what is lacking. The first rung is judged with the help of the
-search's surrogate as well, fitted to one seed's scores there and nothing else. What has been
+share of a full training's CPU-seconds that it costs. "Promise" is what the search goes by: the
+accuracy with what a short run hides of high resolutions. "Seeds" is Spearman's coefficient between
+two seeds: where it is high, noise is not what is lacking. The first rung is judged with the help of
+the search's surrogate as well, fitted to one seed's scores there and nothing else. What has been
 trained is kept in the file, so the script can be stopped and started again. Accuracies are on
 validation images.
 """
@@ -20,11 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +48,7 @@ from nasfuse.holes import Choices, Value
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe
 from nasfuse.scaling import fit_to_budget
+from nasfuse.searching.promise import expected, halvings
 from nasfuse.space import RandomTrial, SearchSpace, load_space
 from nasfuse.training import Training, evaluate, recalibrate, reserve_memory
 
@@ -73,10 +77,11 @@ class Sample(NamedTuple):
     seed: int
 
 
-def networks(space: SearchSpace, target: int, count: int) -> Iterator[tuple[str, Architecture]]:
+def networks(
+    space: SearchSpace, target: int, count: int, seed: int = 0
+) -> Iterator[tuple[str, Architecture]]:
     """Networks within 5 % of the target, every fusion in turn; the same at every call."""
     seen: set[str] = set()
-    seed = 0
     while len(seen) < count:
         fusion = space.fusions[len(seen) % len(space.fusions)]
         seed += 1
@@ -152,13 +157,17 @@ class Trainer:
                 recalibrate(training.network, training.images)
                 accuracy = self.accuracy(training, sample)
             seconds = time.process_time() - began - free
-            scores[f"{pause:.1%} of the run"] = _scores(training, accuracy, seconds) | {"raw": raw}
+            scores[_stage(pause)] = _scores(training, accuracy, seconds) | {"raw": raw}
         while training.done < training.steps:
             training.epoch()
         recalibrate(training.network, training.images)
         accuracy = self.accuracy(training, sample)
         scores["end"] = _scores(training, accuracy, time.process_time() - began - free)
         return scores
+
+
+def _stage(pause: float) -> str:
+    return f"{pause:.1%} of the run"
 
 
 def _scores(training: Training, accuracy: float, seconds: float) -> dict[str, float]:
@@ -184,7 +193,7 @@ def train_all(options: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any
     space = load_space(options.space)
     dataset = load_dataset(options.data, side=64, seed=0)
     space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
-    found = list(networks(space, parse_budget(options.target), options.networks))
+    found = list(networks(space, parse_budget(options.target), options.networks, options.first))
     path = Path(options.out)
     lines = path.read_text().splitlines() if path.exists() else []
     records = {(r["key"], r["seed"]): r for r in map(json.loads, lines)}
@@ -212,7 +221,9 @@ def _star(arguments: tuple[str, str, int]) -> dict[str, Any]:
 Scores = NDArray[np.float64]  # (seeds, networks), higher is better
 
 
-def predictors(records: Sequence[dict[str, Any]]) -> tuple[dict[str, Scores], list[str]]:
+def predictors(
+    records: Sequence[dict[str, Any]], recipe: Recipe
+) -> tuple[dict[str, Scores], list[str]]:
     """Every way of judging a network, by name, and the fusions of the networks."""
     keys = list(dict.fromkeys(r["key"] for r in records))
     seeds = sorted({r["seed"] for r in records})
@@ -222,6 +233,8 @@ def predictors(records: Sequence[dict[str, Any]]) -> tuple[dict[str, Scores], li
         sign = -1.0 if score == "train loss" else 1.0
         return sign * np.array([[by[k, s][stage][score] for k in keys] for s in seeds])
 
+    sides = {r["key"]: json.loads(r["architecture"])["resolution"] for r in records}
+    short = {_stage(pause): -math.log2(pause) for pause in PAUSES} | {"rung 0": halvings(recipe, 0)}
     found: dict[str, Scores] = {}
     for stage, scores in records[0]["scores"].items():
         accuracy, loss = table(stage, "accuracy"), table(stage, "train loss")
@@ -229,6 +242,13 @@ def predictors(records: Sequence[dict[str, Any]]) -> tuple[dict[str, Scores], li
         if stage != "end":
             found[f"{stage}: training loss"] = loss
             found[f"{stage}: both"] = rankdata(accuracy, axis=1) + rankdata(loss, axis=1)
+            lift = partial(expected, halvings=short[stage])
+            found[f"{stage}: promise"] = np.array(
+                [
+                    [lift(a, side=sides[k]) for a, k in zip(row, keys, strict=True)]
+                    for row in accuracy
+                ]
+            )
         if "raw" in scores:
             found[f"{stage}: accuracy as it is"] = table(stage, "raw")
         if stage == "rung 0":
@@ -268,9 +288,9 @@ def between(scores: Scores) -> float | None:
     return round(float(np.mean(pairs)), 3) if pairs else None
 
 
-def report(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def report(records: Sequence[dict[str, Any]], recipe: Recipe) -> list[dict[str, Any]]:
     """A row a way of judging."""
-    found, fusions = predictors(records)
+    found, fusions = predictors(records, recipe)
     truth = found["end: accuracy"].mean(0)
     full = np.mean([r["scores"]["end"]["seconds"] for r in records])
     kinds = list(dict.fromkeys(fusions))
@@ -294,18 +314,19 @@ def report(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary(records: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
     """What was trained: spreads in points, over networks and over seeds."""
-    found, _ = predictors(records)
+    found, _ = predictors(records, recipe)
     end = 100 * found["end: accuracy"]
     macs = [r["macs"] for r in records]
+    spread = round(float(np.sqrt(end.var(0, ddof=1).mean())), 3) if len(end) > 1 else None
     return {
         "networks": end.shape[1],
         "seeds": end.shape[0],
         "MACs": [min(macs), max(macs)],
         "accuracy": [round(float(v), 2) for v in (end.mean(), end.min(), end.max())],
         "deviation over networks": round(float(end.mean(0).std(ddof=1)), 3),
-        "deviation over seeds": round(float(np.sqrt(end.var(0, ddof=1).mean())), 3),
+        "deviation over seeds": spread,
         "CPU-seconds of a full training": round(
             float(np.mean([r["scores"]["end"]["seconds"] for r in records])), 1
         ),
@@ -336,6 +357,7 @@ def main() -> None:
     parser.add_argument("--space", default="default")
     parser.add_argument("--target", default="2M")
     parser.add_argument("--networks", type=int, default=24)
+    parser.add_argument("--first", type=int, default=0, help="another number, other networks")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
@@ -343,7 +365,7 @@ def main() -> None:
     options = parser.parse_args()
     recipe = Recipe().with_epochs(options.epochs)
     records = train_all(options, recipe)
-    rows, about = report(records), summary(records)
+    rows, about = report(records, recipe), summary(records, recipe)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     machine = f"{platform.machine()}, {versions}"
     if options.json:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Muon
 
-from nasfuse.muon import BatchedMuon, _by_gram, _in_bf16, batches
+from nasfuse.muon import STEPS, BatchedMuon, _by_gram, _in_bf16, batches
 
 Way = Callable[[Tensor, Tensor], Tensor]
 SHAPES = [(6, 27), (6, 54), (10, 54), (10, 6), (16, 16), (16, 90), (40, 3)]
@@ -21,7 +21,7 @@ def matrices() -> list[nn.Parameter]:
 def test_it_does_what_torchs_does() -> None:
     ours, theirs = matrices(), matrices()
     one = BatchedMuon(ours, lr=0.1, weight_decay=0.01, momentum=0.9)
-    other = Muon(theirs, lr=0.1, weight_decay=0.01, momentum=0.9)
+    other = Muon(theirs, lr=0.1, weight_decay=0.01, momentum=0.9, ns_steps=STEPS)
     generator = torch.Generator().manual_seed(1)
     for _ in range(5):
         for left, right in zip(ours, theirs, strict=True):

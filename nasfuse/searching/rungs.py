@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result, Step
+from nasfuse.searching.promise import promise
 
 KEEP = 8  # after a complete run the best one in KEEP goes on to the next rung
 RESUME = 3  # of paused runs the best one in RESUME goes on, the first of a band at once
@@ -26,9 +27,9 @@ def band(macs: int, budget: int) -> int:
     return math.floor(math.log2(budget / macs))
 
 
-def standing(result: Result) -> tuple[float, float, float, int]:
-    """What results are ordered by: accuracy, then, where it is equal, the lower loss."""
-    return (-result.point.accuracy, result.loss or 0.0, result.macs, result.number)
+def standing(result: Result, recipe: Recipe) -> tuple[float, float, float, int]:
+    """What results are ordered by: promise, then, where it is equal, the lower loss."""
+    return (-promise(result, recipe), result.loss or 0.0, result.macs, result.number)
 
 
 class Bands:
@@ -37,8 +38,8 @@ class Bands:
     They are put in as they come, so that a decision takes no longer after thousands of them.
     """
 
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
+    def __init__(self, recipe: Recipe, budget: int) -> None:
+        self.recipe, self.budget = recipe, budget
         self.grouped: dict[int, dict[int, list[Result]]] = {}
         self.references: dict[int, list[Result]] = {}
         self._taken = 0
@@ -48,7 +49,8 @@ class Bands:
         for result in results[self._taken :]:
             if result.status == "complete" and not result.repeat:
                 groups = self.grouped.setdefault(result.rung, {})
-                insort(groups.setdefault(band(result.macs, self.budget), []), result, key=standing)
+                group = groups.setdefault(band(result.macs, self.budget), [])
+                insort(group, result, key=lambda one: standing(one, self.recipe))
                 if result.is_reference:
                     self.references.setdefault(result.rung, []).append(result)
         self._taken = len(results)
@@ -58,7 +60,7 @@ class Ladder:
     """Decides on promotions from what has been trained and what is being trained."""
 
     def __init__(self, recipe: Recipe, *, budget: int) -> None:
-        self.recipe, self.bands = recipe, Bands(budget)
+        self.recipe, self.bands = recipe, Bands(recipe, budget)
 
     def promotable(
         self, results: Sequence[Result], started: set[Step], *, least: int
@@ -98,12 +100,12 @@ class Ladder:
         return shares
 
     def best_reference(self, results: Sequence[Result], started: set[Step]) -> list[Result]:
-        """The most accurate hand-made network of each rung, where it is to go up still."""
+        """The most promising hand-made network of each rung, where it is to go up still."""
         self.bands.take(results)
         best = []
         for rung in range(self.recipe.top):
             references = self.bands.references.get(rung, [])
-            first = max(references, key=lambda r: (r.point.accuracy, -r.macs), default=None)
+            first = min(references, key=lambda r: standing(r, self.recipe), default=None)
             if first is not None and Step(first.key, rung + 1) not in started:
                 best.append(first)
         return best

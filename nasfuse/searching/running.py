@@ -173,8 +173,8 @@ _ENVIRONMENT = {
     # what oneDNN and PyTorch's layer above it keep of operators for shapes met before, 1024 each by
     # themselves: the next network has others, and workers would grow by 1 MB with each. A step of
     # most networks has fewer than these; where it has more, it takes some hundredths of a second
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
-    "LRU_CACHE_CAPACITY": "256",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "192",
+    "LRU_CACHE_CAPACITY": "192",
 }
 
 

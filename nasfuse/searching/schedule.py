@@ -10,6 +10,7 @@ from typing import Protocol
 
 from nasfuse.finals import REPEATS, finalists
 from nasfuse.results import Result
+from nasfuse.searching.promise import promise
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.rungs import Ladder
 from nasfuse.searching.study import Study
@@ -113,7 +114,7 @@ class Schedule:
         for proposal in proposer.unfinished():
             job = Job(proposal.number, proposal.origin, 0, proposal.architecture)
             if result := done.get(job.step):  # recorded, but killed before Optuna was told
-                proposer.tell(job.number, accuracy=result.accuracy, cost=result.cost)
+                self._tell(result)
             else:
                 self.waiting.append(job)
         self.started = set(done) | {job.step for job in self.waiting}
@@ -138,7 +139,11 @@ class Schedule:
     def take(self, result: Result) -> None:
         """Tell the sampler of a first rung, which every network reaches: the values compare."""
         if result.rung == 0:
-            self.proposer.tell(result.number, accuracy=result.accuracy, cost=result.cost)
+            self._tell(result)
+
+    def _tell(self, result: Result) -> None:
+        found = None if result.accuracy is None else promise(result, self.ladder.recipe)
+        self.proposer.tell(result.number, accuracy=found, cost=result.cost)
 
     def _ahead(self) -> list[Job]:
         """What is to be done with networks that were tried, the longest first.

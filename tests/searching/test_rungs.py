@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -75,7 +76,8 @@ def test_of_equally_accurate_networks_the_loss_decides(make_result: MakeResult) 
         make_result(n, accuracy=accuracy, loss=loss, macs=900)
         for n, (accuracy, loss) in enumerate(values)
     ]
-    assert [r.number for r in sorted(results, key=standing)] == [2, 1, 0]
+    order = partial(standing, recipe=Recipe())
+    assert [r.number for r in sorted(results, key=order)] == [2, 1, 0]
 
 
 def test_results_may_come_one_by_one(make_result: MakeResult) -> None:
