@@ -48,6 +48,7 @@ from nasfuse.searching.worker import (
 from nasfuse.training import reserve_memory
 
 MAX_CAUSE = 2000  # characters of an error that a result keeps
+THOROUGH = 50  # jobs of a worker between two looks for garbage among all that it keeps
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]
@@ -55,7 +56,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], task: Task | None = None) -> None:
         assert task is not None
-        self.task, self.watchdog = task, Watchdog()
+        self.task, self.watchdog, self.begun = task, Watchdog(), 0
         self.unfit: SetupError | None = None
         try:
             self._prepare()
@@ -83,6 +84,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         self.evaluation: Evaluation | None = None
         self.retry: str | None = None
         self.clock = Clock()
+        self.begun += 1
+        if self.begun % THOROUGH == 0:
+            gc.unfreeze()  # some of what was left a while ago has become garbage
         if self.unfit is None:
             release_memory(self.task.device)
         gc.freeze()  # what is left, modules above all, stays: to look through it takes 0.15 s
