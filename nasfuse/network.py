@@ -123,31 +123,31 @@ def build(architecture: Architecture) -> nn.Module:
     return network
 
 
-def _on_meta(architecture: Architecture) -> tuple[nn.Module, Tensor]:
+def _on(device: str, architecture: Architecture) -> tuple[nn.Module, Tensor]:
     side = architecture.resolution
-    with torch.device("meta"):
+    with torch.device(device):
         return build(architecture).eval(), torch.empty(1, architecture.channels, side, side)
 
 
 def torch_cost(architecture: Architecture) -> tuple[int, int]:
     """MACs and parameters as torch counts them, on the meta device: no arithmetic is done."""
-    network, image = _on_meta(architecture)
+    network, image = _on("meta", architecture)
     with FlopCounterMode(display=False) as counter:
         network(image)
     return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())
 
 
-def thop_macs(architecture: Architecture) -> int:
-    """MACs as thop counts them, on the meta device.
+def thop_macs(architecture: Architecture, *, device: str = "meta") -> int:
+    """MACs as thop counts them; on the meta device no arithmetic is done.
 
-    It is told of products of matrices, which it cannot see. It leaves buffers in the module that it
-    measures, so it gets a throw-away one; its count of parameters is wrong for some modules and is
-    not used.
+    The first use of that device takes a second and 80 MB. thop is told of products of matrices,
+    which it cannot see. It leaves buffers in the module that it measures, so it gets a throw-away
+    one; its count of parameters is wrong for some modules and is not used.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # thop compares versions by distutils
         import thop
 
-    network, image = _on_meta(architecture)
+    network, image = _on(device, architecture)
     macs, _ = thop.profile(network, (image,), custom_ops=THOP_HANDLERS, verbose=False)
     return int(macs)

@@ -15,7 +15,8 @@ counted. So what is left out is Ray's transport between processes.
 A row says, for the trials since the row before: milliseconds a trial that the driver took of the
 processor and that passed, what other threads of its process took (MLflow's among them), and what a
 proposal took (median); and, when so many trials are finished: the driver's memory, its open files,
-the same of the largest worker, and the sizes of study.db and results.jsonl.
+the same of the largest worker (median over the last 20 results, for what it trains counts), and the
+sizes of study.db and results.jsonl.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import platform
 import random
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +54,7 @@ from nasfuse.searching.worker import Job, Manner, Task, record
 
 SECONDS = 20.0  # of a simulated first rung at the whole budget
 MARKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)
+SAMPLES = 20  # results before a mark, over which workers are looked at
 
 
 class Stopwatch:
@@ -236,14 +239,19 @@ class Curve:
     folder: Path
     rows: list[dict[str, float]] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)
+    workers: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    heard: int = 0
 
     def __call__(self, progress: Progress) -> None:
         if not self.before:
             self.before = self._totals(0)
         left = self.marks[len(self.rows) :]
-        if not left or len(progress.results) < left[0]:
+        if not left or len(progress.results) < left[0] - SAMPLES:
             return
         finished = sum(result.rung == 0 for result in progress.results)
+        if finished >= left[0] - SAMPLES and len(progress.results) > self.heard:
+            self.heard = len(progress.results)
+            self.workers.append(_of_workers(psutil.Process()))
         if finished >= left[0]:
             self._note(finished)
 
@@ -271,7 +279,7 @@ class Curve:
                 "proposal_ms": round(1000 * median(proposals), 1) if proposals else math.nan,
                 "memory_mb": round(process.memory_info().rss / 1e6, 1),
                 "open_files": process.num_fds(),
-                **_of_workers(process),
+                **{n: median(w[n] for w in self.workers) for n in self.workers[-1]},
                 "study_db_mb": round((self.folder / "study.db").stat().st_size / 1e6, 2),
                 "results_mb": round((self.folder / "results.jsonl").stat().st_size / 1e6, 2),
             }

@@ -308,7 +308,8 @@ def record(
 ) -> Result:
     """A job's result on the disk, complete where it has scores and failed where it has a cause."""
     price = cost(job.architecture)
-    # the top rung is what will be exported: there thop itself is asked, not our formula for it
+    # the top rung is what will be exported: there thop itself is asked, not our formula for it,
+    # and on the CPU, for the worker would be larger by the meta device from then on
     asked = cause is None and job.rung == task.recipe.top
     found: dict[str, Any] = {**(scores or {}), **(manner._asdict() if manner else {}), **spent}
     result = Result(
@@ -321,7 +322,7 @@ def record(
         architecture=job.architecture,
         macs=price.macs,
         params=price.params,
-        thop=thop_macs(job.architecture) if asked else price.thop,
+        thop=thop_macs(job.architecture, device="cpu") if asked else price.thop,
         objective=task.objective,
         cause=cause,
         gpus=task.gpus or None,
