@@ -114,7 +114,7 @@ class Schedule:
         for proposal in proposer.unfinished():
             job = Job(proposal.number, proposal.origin, 0, proposal.architecture)
             if result := done.get(job.step):  # recorded, but killed before Optuna was told
-                self._tell(result)
+                self._tell(job.number, result)
             else:
                 self.waiting.append(job)
         self.started = set(done) | {job.step for job in self.waiting}
@@ -139,11 +139,11 @@ class Schedule:
     def take(self, result: Result) -> None:
         """Tell the sampler of a first rung, which every network reaches: the values compare."""
         if result.rung == 0:
-            self._tell(result)
+            self._tell(result.number, result)
 
-    def _tell(self, result: Result) -> None:
+    def _tell(self, number: int, result: Result) -> None:
         found = None if result.accuracy is None else promise(result, self.ladder.recipe)
-        self.proposer.tell(result.number, accuracy=found, cost=result.cost)
+        self.proposer.tell(number, accuracy=found, cost=result.cost)
 
     def _ahead(self) -> list[Job]:
         """What is to be done with networks that were tried, the longest first.

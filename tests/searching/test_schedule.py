@@ -9,6 +9,7 @@ import pytest
 from nasfuse.finals import verdict
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
+from nasfuse.searching.promise import promise
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.schedule import MAX_FAILURES_IN_A_ROW, Limits, Progress, Schedule
 from nasfuse.searching.storage import Storage
@@ -76,6 +77,20 @@ def run(planned: Schedule, make_result: MakeResult, *, jobs: int = 1000) -> list
         finish(planned, job, make_result)
         done.append(job)
     return done
+
+
+def test_the_sampler_hears_what_a_short_run_lets_expect(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    planned = schedule(tmp_path, Limits(1, None))
+    job = planned.next()
+    assert job is not None
+    small = job.architecture.model_copy(update={"resolution": 16})
+    result = make_result(job.number, key=job.key, architecture=small, accuracy=0.8)
+    planned.take(result)
+    kept = planned.proposer.kept.all()[job.number]
+    assert kept.values == [promise(result, planned.ladder.recipe), result.cost]
+    assert kept.values[0] < 0.8
 
 
 def test_as_many_networks_as_asked_and_the_best_to_the_top(
