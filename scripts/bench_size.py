@@ -239,8 +239,8 @@ class Curve:
     folder: Path
     rows: list[dict[str, float]] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)
-    workers: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    heard: int = 0
+    heard: int = 0  # results
+    memory: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # largest worker's
 
     def __call__(self, progress: Progress) -> None:
         if not self.before:
@@ -251,7 +251,8 @@ class Curve:
         finished = sum(result.rung == 0 for result in progress.results)
         if finished >= left[0] - SAMPLES and len(progress.results) > self.heard:
             self.heard = len(progress.results)
-            self.workers.append(_of_workers(psutil.Process()))
+            if workers := _workers():
+                self.memory.append(max(worker.memory_info().rss for worker in workers))
         if finished >= left[0]:
             self._note(finished)
 
@@ -279,23 +280,27 @@ class Curve:
                 "proposal_ms": round(1000 * median(proposals), 1) if proposals else math.nan,
                 "memory_mb": round(process.memory_info().rss / 1e6, 1),
                 "open_files": process.num_fds(),
-                **{n: median(w[n] for w in self.workers) for n in self.workers[-1]},
+                **self._of_workers(),
                 "study_db_mb": round((self.folder / "study.db").stat().st_size / 1e6, 2),
                 "results_mb": round((self.folder / "results.jsonl").stat().st_size / 1e6, 2),
             }
         )
         self.before = totals
 
+    def _of_workers(self) -> dict[str, float]:
+        """Memory and open files of the largest."""
+        if not (self.memory and (workers := _workers())):
+            return {}
+        return {
+            "worker_mb": round(median(self.memory) / 1e6, 1),
+            "worker_files": max(worker.num_fds() for worker in workers),
+        }
 
-def _of_workers(process: psutil.Process) -> dict[str, float]:
-    """Memory and open files of the largest of Ray's workers, where there are any."""
-    workers = [w for w in process.children(recursive=True) if w.name().startswith("ray::")]
-    if not workers:
-        return {}
-    return {
-        "worker_mb": round(max(w.memory_info().rss for w in workers) / 1e6, 1),
-        "worker_files": max(w.num_fds() for w in workers),
-    }
+
+def _workers() -> list[psutil.Process]:
+    """Ray's, where there are any."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.name().startswith("ray::")]
 
 
 def planned(options: argparse.Namespace, studies: Path) -> Plan:
