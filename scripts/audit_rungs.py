@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logit
 from scipy.stats import kendalltau, rankdata, spearmanr
 from smoothing import rows, smoothed
 
@@ -78,7 +79,7 @@ class Sample(NamedTuple):
 
 
 def networks(
-    space: SearchSpace, target: int, count: int, seed: int = 0
+    space: SearchSpace, target: int, count: int, seed: int
 ) -> Iterator[tuple[str, Architecture]]:
     """Networks within 5 % of the target, every fusion in turn; the same at every call."""
     seen: set[str] = set()
@@ -221,45 +222,65 @@ def _star(arguments: tuple[str, str, int]) -> dict[str, Any]:
 Scores = NDArray[np.float64]  # (seeds, networks), higher is better
 
 
+def table(records: Sequence[dict[str, Any]], stage: str, score: str = "accuracy") -> Scores:
+    """One score of all networks, which are in the order of their first records."""
+    keys = dict.fromkeys(r["key"] for r in records)
+    seeds = sorted({r["seed"] for r in records})
+    by = {(r["key"], r["seed"]): r["scores"] for r in records}
+    return np.array([[by[key, seed][stage][score] for key in keys] for seed in seeds])
+
+
+def shortness(recipe: Recipe) -> dict[str, float]:
+    """How often the full training is halved to each stage on the way to its end."""
+    return {"rung 0": halvings(recipe, 0)} | {_stage(pause): -math.log2(pause) for pause in PAUSES}
+
+
+def behind(records: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, float]:
+    """What `BEHIND` of nasfuse/searching/promise.py would be by these networks alone, a stage each.
+
+    Least squares of the log odds at the end on those of the stage and on the doublings of the
+    resolution: the second slope in units of the first, for each halving.
+    """
+    sides = {r["key"]: json.loads(r["architecture"])["resolution"] for r in records}
+    doublings = np.log2(list(sides.values()))
+    end, found = logit(table(records, "end").mean(0)), {}
+    for stage, halved in shortness(recipe).items():
+        start = logit(table(records, stage).mean(0))
+        terms = np.column_stack([np.ones(len(start)), start, doublings])
+        _, slope, lift = np.linalg.lstsq(terms, end, rcond=None)[0]
+        found[stage] = round(float(lift / slope / halved), 3)
+    return found
+
+
 def predictors(
     records: Sequence[dict[str, Any]], recipe: Recipe
 ) -> tuple[dict[str, Scores], list[str]]:
     """Every way of judging a network, by name, and the fusions of the networks."""
-    keys = list(dict.fromkeys(r["key"] for r in records))
-    seeds = sorted({r["seed"] for r in records})
-    by = {(r["key"], r["seed"]): r["scores"] for r in records}
-
-    def table(stage: str, score: str) -> Scores:
-        sign = -1.0 if score == "train loss" else 1.0
-        return sign * np.array([[by[k, s][stage][score] for k in keys] for s in seeds])
-
-    sides = {r["key"]: json.loads(r["architecture"])["resolution"] for r in records}
-    short = {_stage(pause): -math.log2(pause) for pause in PAUSES} | {"rung 0": halvings(recipe, 0)}
+    documents = {r["key"]: json.loads(r["architecture"]) for r in records}
+    sides = [document["resolution"] for document in documents.values()]
+    short = shortness(recipe)
     found: dict[str, Scores] = {}
     for stage, scores in records[0]["scores"].items():
-        accuracy, loss = table(stage, "accuracy"), table(stage, "train loss")
+        accuracy, loss = table(records, stage), -table(records, stage, "train loss")
         found[f"{stage}: accuracy"] = accuracy
         if stage != "end":
             found[f"{stage}: training loss"] = loss
             found[f"{stage}: both"] = rankdata(accuracy, axis=1) + rankdata(loss, axis=1)
             lift = partial(expected, halvings=short[stage])
             found[f"{stage}: promise"] = np.array(
-                [
-                    [lift(a, side=sides[k]) for a, k in zip(row, keys, strict=True)]
-                    for row in accuracy
-                ]
+                [[lift(a, side=s) for a, s in zip(row, sides, strict=True)] for row in accuracy]
             )
         if "raw" in scores:
-            found[f"{stage}: accuracy as it is"] = table(stage, "raw")
+            found[f"{stage}: accuracy as it is"] = table(records, stage, "raw")
         if stage == "rung 0":
-            features = rows({r["key"]: json.loads(r["architecture"]) for r in records})
+            features = rows(documents)
             for name in ("accuracy", "both"):
                 scores = found[f"rung 0: {name}"]
                 found[f"rung 0: {name}, smoothed"] = np.array(
                     [smoothed(values, features) for values in scores]
                 )
     fusions = {r["key"]: r["fusion"] for r in records}
-    return found, [fusions[key] for key in keys]
+    return found, list(fusions.values())
 
 
 Coefficient = Callable[[Any, Any], Any]
@@ -314,10 +335,9 @@ def report(records: Sequence[dict[str, Any]], recipe: Recipe) -> list[dict[str, 
     return rows
 
 
-def summary(records: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, Any]:
+def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What was trained: spreads in points, over networks and over seeds."""
-    found, _ = predictors(records, recipe)
-    end = 100 * found["end: accuracy"]
+    end = 100 * table(records, "end")
     macs = [r["macs"] for r in records]
     spread = round(float(np.sqrt(end.var(0, ddof=1).mean())), 3) if len(end) > 1 else None
     return {
@@ -365,7 +385,8 @@ def main() -> None:
     options = parser.parse_args()
     recipe = Recipe().with_epochs(options.epochs)
     records = train_all(options, recipe)
-    rows, about = report(records, recipe), summary(records, recipe)
+    rows, about = report(records, recipe), summary(records)
+    about["log odds for a doubling of resolution and length"] = behind(records, recipe)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     machine = f"{platform.machine()}, {versions}"
     if options.json:
