@@ -170,11 +170,10 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "OMP_NUM_THREADS": "1",
-    # what oneDNN and PyTorch's layer above it keep of operators for shapes met before, 1024 each by
-    # themselves: the next network has others, and workers would grow by 1 MB with each. A step of
-    # most networks has fewer than these; where it has more, it takes some hundredths of a second
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "192",
-    "LRU_CACHE_CAPACITY": "192",
+    # what PyTorch's layer above oneDNN keeps of operators, by itself 1024 of 0.25 MB each: the next
+    # network has other shapes. Below this many a step takes longer, and not above. oneDNN's own
+    # cache must hold all the operators of a step, up to 320 in small networks, and takes little
+    "LRU_CACHE_CAPACITY": "64",
 }
 
 
