@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nasfuse.documents import read_document
 from nasfuse.errors import DocumentError
 
-FEWEST, SHORT, LONGER = 1000, 0.05, 10
+FEWEST, SHORT, LONGER = 1000, 0.0375, 10
 SHORT_BATCH = 32
 
 Positive = Annotated[float, Field(gt=0)]
@@ -83,7 +83,7 @@ class Recipe(BaseModel):
     augment_from_epochs: Annotated[int, Field(ge=1)] = 10
     averaging: Annotated[float, Field(ge=0)] = 4.0
     rungs: Annotated[tuple[Rung, ...], Field(min_length=2)] = (
-        Rung(share=0.1, epochs=1, batch=SHORT_BATCH),
+        Rung(share=0.075, epochs=1, batch=SHORT_BATCH),
         Rung(share=1.0, epochs=1, stop=0.25),
         Rung(share=1.0, epochs=1),
     )

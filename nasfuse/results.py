@@ -35,8 +35,9 @@ class Step(NamedTuple):
 class Result(BaseModel):
     """What came of training one architecture on one rung.
 
-    `accuracy` is on validation images, between 0 and 1; it and `loss` are absent where the
-    evaluation failed, and then `cause` says why. `train_loss` is the mean over all training steps.
+    `accuracy` is on validation images, between 0 and 1; it and the losses are absent where the
+    evaluation failed, and then `cause` says why. `calibrated_loss` is the lowest that any
+    temperature gives; older studies lack it. `train_loss` is the mean over all training steps.
     `origin` is how the candidate was proposed: the name of a reference of the space, or the
     sampler's. `objective` names the cost that the study's front has beside accuracy; `latency`, in
     milliseconds, is measured only where it is that or has a limit. `gpus` is the share of a GPU
@@ -63,6 +64,7 @@ class Result(BaseModel):
     objective: Objective = "macs"
     accuracy: float | None = None
     loss: float | None = None
+    calibrated_loss: float | None = None
     train_loss: float | None = None
     cause: str | None = None
     too_slow: bool | None = None

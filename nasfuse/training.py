@@ -11,7 +11,7 @@ import ctypes
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from nasfuse.data.batches import Images
 from nasfuse.muon import BatchedMuon
 from nasfuse.recipe import Recipe
 
+_TEMPERATURES = [2.0 ** (step / 4) for step in range(-12, 13)]  # 1/8 to 8
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -35,10 +36,16 @@ class NonFiniteError(ArithmeticError):
 
 
 class Score(NamedTuple):
-    """Of a network on some images: share of right answers, and mean cross-entropy."""
+    """Of a network on some images: share of right answers, and mean cross-entropy.
+
+    `calibrated_loss` is that at the temperature where it is lowest (Guo et al. 2017,
+    arXiv:1706.04599): free of how sure a network is altogether, which label smoothing and the
+    length of the training decide.
+    """
 
     accuracy: float
     loss: float
+    calibrated_loss: float
 
 
 @cache
@@ -300,16 +307,28 @@ class _OneCycle:
 
 
 def evaluate(network: nn.Module, images: Images, *, batch: int = 128) -> Score:
-    """Accuracy and loss of a network in evaluation mode.
+    """Accuracy and losses of a network in evaluation mode.
 
     Raises:
         NonFiniteError: an output is infinite or not a number (argmax would still give a class).
     """
-    right, total = 0, 0.0
+    right, losses = 0, torch.zeros(len(_TEMPERATURES), dtype=torch.float64)
     for outputs, y in answers(network, images, batch=batch):
         right += int((outputs.argmax(1) == y).sum())
-        total += float(functional.cross_entropy(outputs, y, reduction="sum"))
-    return Score(right / len(images), total / len(images))
+        sums = [functional.cross_entropy(outputs / t, y, reduction="sum") for t in _TEMPERATURES]
+        losses += torch.stack(sums).cpu()
+    means: list[float] = (losses / len(images)).tolist()
+    return Score(right / len(images), means[_TEMPERATURES.index(1.0)], _lowest(means))
+
+
+def _lowest(values: Sequence[float]) -> float:
+    """Of a smooth function at even distances: the vertex of the parabola at the lowest one."""
+    at = min(range(len(values)), key=values.__getitem__)
+    if not 0 < at < len(values) - 1:
+        return values[at]
+    before, lowest, after = values[at - 1 : at + 2]
+    bend = before - 2 * lowest + after
+    return lowest - (after - before) ** 2 / (8 * bend) if bend > 0 else lowest
 
 
 @torch.inference_mode()

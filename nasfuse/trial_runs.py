@@ -146,6 +146,7 @@ def _metrics(one: Result, final_rung: int) -> Iterator[tuple[str, Metric]]:
         f"accuracy_rung{one.rung}": one.accuracy,
         "accuracy": one.accuracy if one.rung == final_rung else None,
         "loss": one.loss,
+        "calibrated_loss": one.calibrated_loss,
         "train_loss": one.train_loss,
     }
     for name, value in values.items():

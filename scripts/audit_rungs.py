@@ -6,14 +6,14 @@
 Samples networks of the space that cost within 5 % of the target, each with one fusion at all its
 skips and every fusion in turn. Each is trained on the first rung and in full, with every seed; the
 full run is judged on its way as the search judges it (averaged weights, statistics of batch norm
-measured anew, training loss) and as it is commonly judged (the weights as they are). Prints how
-each of these ranks the networks in comparison with the end of the full training, the mean over its
-seeds: Spearman's and Kendall's coefficients with bootstrap intervals over the networks, and the
+measured anew) and as it is commonly judged (the weights as they are). Prints how each of these
+ranks the networks in comparison with the accuracy at the end of the full training, the mean over
+its seeds: Spearman's and Kendall's coefficients with bootstrap intervals over the networks, and the
 share of a full training's CPU-seconds that it costs. "Promise" is what the search goes by: the
-accuracy with what a short run hides of high resolutions. "Seeds" is Spearman's coefficient between
-two seeds: where it is high, noise is not what is lacking. The first rung is judged with the help of
-the search's surrogate as well, fitted to one seed's scores there and nothing else. What has been
-trained is kept in the file, so the script can be stopped and started again. Accuracies are on
+calibrated loss with what a short run hides of high resolutions. "Seeds" is Spearman's coefficient
+between two seeds: where it is high, noise is not what is lacking. The first rung is judged with the
+help of the search's surrogate as well, fitted to one seed's scores there and nothing else. What has
+been trained is kept in the file, so the script can be stopped and started again. Accuracies are on
 validation images.
 """
 
@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import logit
-from scipy.stats import kendalltau, rankdata, spearmanr
+from scipy.stats import kendalltau, spearmanr
 from smoothing import rows, smoothed
 
 from nasfuse.architecture import Architecture, parse_architecture
@@ -51,7 +51,7 @@ from nasfuse.recipe import Recipe
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.promise import expected, halvings
 from nasfuse.space import RandomTrial, SearchSpace, load_space
-from nasfuse.training import Training, evaluate, recalibrate, reserve_memory
+from nasfuse.training import Score, Training, evaluate, recalibrate, reserve_memory
 
 PAUSES = (0.1, 0.175, 0.25, 0.5)  # of the full training
 WITHIN = 0.05
@@ -129,8 +129,8 @@ class Trainer:
         side, device = sample.architecture.resolution, torch.device("cpu")
         return Images.of(split, self.normalisation, resolution=side, device=device)
 
-    def accuracy(self, training: Training, sample: Sample) -> float:
-        return evaluate(training.network, self.images(self.dataset.validation, sample)).accuracy
+    def score(self, training: Training, sample: Sample) -> Score:
+        return evaluate(training.network, self.images(self.dataset.validation, sample))
 
     def first_rung(self, sample: Sample) -> dict[str, Any]:
         began = time.process_time()
@@ -138,8 +138,8 @@ class Trainer:
         while training.done < training.steps:
             training.epoch()
         recalibrate(training.network, training.images)
-        accuracy = self.accuracy(training, sample)
-        return {"rung 0": _scores(training, accuracy, time.process_time() - began)}
+        score = self.score(training, sample)
+        return {"rung 0": _scores(training, score, time.process_time() - began)}
 
     def full(self, sample: Sample) -> dict[str, Any]:
         """The full run; the seconds of judging it in the common way count for nothing."""
@@ -152,18 +152,18 @@ class Trainer:
             while training.done < until:
                 training.advance(until)
             paused = time.process_time()
-            raw = self.accuracy(training, sample)
+            raw = self.score(training, sample).accuracy
             free += time.process_time() - paused
             with training.averaged():
                 recalibrate(training.network, training.images)
-                accuracy = self.accuracy(training, sample)
+                score = self.score(training, sample)
             seconds = time.process_time() - began - free
-            scores[_stage(pause)] = _scores(training, accuracy, seconds) | {"raw": raw}
+            scores[_stage(pause)] = _scores(training, score, seconds) | {"raw": raw}
         while training.done < training.steps:
             training.epoch()
         recalibrate(training.network, training.images)
-        accuracy = self.accuracy(training, sample)
-        scores["end"] = _scores(training, accuracy, time.process_time() - began - free)
+        score = self.score(training, sample)
+        scores["end"] = _scores(training, score, time.process_time() - began - free)
         return scores
 
 
@@ -171,8 +171,13 @@ def _stage(pause: float) -> str:
     return f"{pause:.1%} of the run"
 
 
-def _scores(training: Training, accuracy: float, seconds: float) -> dict[str, float]:
-    return {"accuracy": accuracy, "train loss": training.loss, "seconds": seconds}
+def _scores(training: Training, score: Score, seconds: float) -> dict[str, float]:
+    return {
+        "accuracy": score.accuracy,
+        "calibrated loss": score.calibrated_loss,
+        "training loss": training.loss,
+        "seconds": seconds,
+    }
 
 
 _trainers: dict[int, Trainer] = {}  # of a worker process
@@ -238,14 +243,15 @@ def shortness(recipe: Recipe) -> dict[str, float]:
 def behind(records: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, float]:
     """What `BEHIND` of nasfuse/searching/promise.py would be by these networks alone, a stage each.
 
-    Least squares of the log odds at the end on those of the stage and on the doublings of the
-    resolution: the second slope in units of the first, for each halving.
+    Least squares of the log odds of being right at the end on the logarithm of the loss of the
+    stage and on the doublings of the resolution: the second slope in units of the first, for each
+    halving.
     """
     sides = {r["key"]: json.loads(r["architecture"])["resolution"] for r in records}
     doublings = np.log2(list(sides.values()))
     end, found = logit(table(records, "end").mean(0)), {}
     for stage, halved in shortness(recipe).items():
-        start = logit(table(records, stage).mean(0))
+        start = -np.log(table(records, stage, "calibrated loss")).mean(0)
         terms = np.column_stack([np.ones(len(start)), start, doublings])
         _, slope, lift = np.linalg.lstsq(terms, end, rcond=None)[0]
         found[stage] = round(float(lift / slope / halved), 3)
@@ -261,20 +267,20 @@ def predictors(
     short = shortness(recipe)
     found: dict[str, Scores] = {}
     for stage, scores in records[0]["scores"].items():
-        accuracy, loss = table(records, stage), -table(records, stage, "train loss")
-        found[f"{stage}: accuracy"] = accuracy
+        loss = table(records, stage, "calibrated loss")
+        found[f"{stage}: accuracy"] = table(records, stage)
+        found[f"{stage}: calibrated loss"] = -loss
         if stage != "end":
-            found[f"{stage}: training loss"] = loss
-            found[f"{stage}: both"] = rankdata(accuracy, axis=1) + rankdata(loss, axis=1)
             lift = partial(expected, halvings=short[stage])
             found[f"{stage}: promise"] = np.array(
-                [[lift(a, side=s) for a, s in zip(row, sides, strict=True)] for row in accuracy]
+                [[-lift(one, side=s) for one, s in zip(row, sides, strict=True)] for row in loss]
             )
+            found[f"{stage}: training loss"] = -table(records, stage, "training loss")
         if "raw" in scores:
             found[f"{stage}: accuracy as it is"] = table(records, stage, "raw")
         if stage == "rung 0":
             features = rows(documents)
-            for name in ("accuracy", "both"):
+            for name in ("accuracy", "promise"):
                 scores = found[f"rung 0: {name}"]
                 found[f"rung 0: {name}, smoothed"] = np.array(
                     [smoothed(values, features) for values in scores]
@@ -386,7 +392,7 @@ def main() -> None:
     recipe = Recipe().with_epochs(options.epochs)
     records = train_all(options, recipe)
     rows, about = report(records, recipe), summary(records)
-    about["log odds for a doubling of resolution and length"] = behind(records, recipe)
+    about["BEHIND"] = behind(records, recipe)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     machine = f"{platform.machine()}, {versions}"
     if options.json:

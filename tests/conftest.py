@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pwd
 import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +22,7 @@ import pytest
 import torch
 
 from nasfuse.architecture import Architecture, parse_architecture
+from nasfuse.cli.app import main
 from nasfuse.data.dataset import Dataset, Split, assemble
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe
@@ -169,10 +172,11 @@ MakeResult = Callable[..., Result]
 
 @pytest.fixture
 def make_result(architecture: Architecture) -> MakeResult:
-    """Results with made-up accuracies and costs."""
+    """Results with made-up accuracies and costs; losses say the same as accuracies."""
 
     def make(number: int, **changes: Any) -> Result:
         price = cost(architecture)
+        accuracy = changes.get("accuracy", 0.5)
         values: Document = {
             "key": f"{number:012x}",
             "number": number,
@@ -185,6 +189,7 @@ def make_result(architecture: Architecture) -> MakeResult:
             "thop": price.thop,
             "accuracy": 0.5,
             "loss": 1.0,
+            "calibrated_loss": None if accuracy is None else -math.log(max(accuracy, 1e-6)),
             "seconds": 1.0,
             "seed": 0,
             "data": "0" * 12,
@@ -194,6 +199,28 @@ def make_result(architecture: Architecture) -> MakeResult:
         return Result.model_validate(values | changes)
 
     return make
+
+
+@pytest.fixture
+def cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in this process, which has loaded torch already: `cli(*words, cwd=...)`."""
+
+    def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        asked = (signal.SIGINT, signal.SIGTERM)
+        heard = [signal.getsignal(number) for number in asked]
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", ["nasfuse", *words])
+            with pytest.raises(SystemExit) as end:
+                main()
+        for number, handler in zip(asked, heard, strict=True):  # which the end of a verb resets
+            signal.signal(number, handler)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, int(end.value.code or 0), said.out, said.err)
+
+    return run
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,7 @@ from nasfuse.cli.app import VERBS, main
 from nasfuse.errors import UsageError
 from nasfuse.terminal import parse_seconds
 
-
-def nasfuse(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "nasfuse", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
+Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 MISTAKES = {
     "budget without unit": (["search", "--budget", "400"], 2, "'400' is not a budget"),
@@ -55,8 +47,10 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistakes_are_explained(tmp_path: Path, arguments: list[str], code: int, said: str) -> None:
-    run = nasfuse(*arguments, cwd=tmp_path)
+def test_mistakes_are_explained(
+    tmp_path: Path, cli: Cli, arguments: list[str], code: int, said: str
+) -> None:
+    run = cli(*arguments, cwd=tmp_path)
     assert run.returncode == code, run.stderr
     assert said in run.stderr
     assert "Traceback" not in run.stderr
@@ -64,8 +58,8 @@ def test_mistakes_are_explained(tmp_path: Path, arguments: list[str], code: int,
     assert list(tmp_path.iterdir()) == [], "a mistake leaves nothing behind"
 
 
-def test_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path) -> None:
-    run = nasfuse("search", "--budget", "4MFLOPs", "--trials", "9", "--dry-run", cwd=tmp_path)
+def test_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path, cli: Cli) -> None:
+    run = cli("search", "--budget", "4MFLOPs", "--trials", "9", "--dry-run", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     for words in (
         "sample",
@@ -80,14 +74,14 @@ def test_dry_run_says_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_spaces_and_cost(tmp_path: Path) -> None:
-    assert "default" in nasfuse("spaces", cwd=tmp_path).stdout
-    example = nasfuse("spaces", "--example", cwd=tmp_path).stdout
+def test_spaces_and_cost(tmp_path: Path, cli: Cli) -> None:
+    assert "default" in cli("spaces", cwd=tmp_path).stdout
+    example = cli("spaces", "--example", cwd=tmp_path).stdout
     (tmp_path / "a.json").write_text(example)
-    run = nasfuse("cost", "a.json", "--json", cwd=tmp_path)
+    run = cli("cost", "a.json", "--json", cwd=tmp_path)
     price = json.loads(run.stdout)
     assert price["thop"] > price["macs"] > 0
-    listing = nasfuse("cost", "a.json", "--by-layer", cwd=tmp_path).stdout
+    listing = cli("cost", "a.json", "--by-layer", cwd=tmp_path).stdout
     assert "stages.0.0" in listing
     assert f"{price['macs']:,} MACs" in listing
 
@@ -123,21 +117,21 @@ def test_what_is_no_time(text: str) -> None:
         parse_seconds(text)
 
 
-def test_data_check_says_what_is_wrong_and_with_which_code(tmp_path: Path) -> None:
-    sound = nasfuse("data", "check", "sample", "--json", cwd=tmp_path)
+def test_data_check_says_what_is_wrong_and_with_which_code(tmp_path: Path, cli: Cli) -> None:
+    sound = cli("data", "check", "sample", "--json", cwd=tmp_path)
     assert sound.returncode == 0
     assert json.loads(sound.stdout)["counts"]["test"] == [200] * 10
     (tmp_path / "photos" / "cat").mkdir(parents=True)
-    run = nasfuse("data", "check", "photos", cwd=tmp_path)
+    run = cli("data", "check", "photos", cwd=tmp_path)
     assert run.returncode == 3
     assert "error[NF310]: 'cat' is the only class" in run.stdout
     assert "1 error, 0 warnings" in run.stdout
-    document = json.loads(nasfuse("data", "check", "photos", "--json", cwd=tmp_path).stdout)
+    document = json.loads(cli("data", "check", "photos", "--json", cwd=tmp_path).stdout)
     assert document["findings"][0]["level"] == "error"
-    missing = nasfuse("data", "check", "fotos", cwd=tmp_path)
+    missing = cli("data", "check", "fotos", cwd=tmp_path)
     assert (missing.returncode, missing.stdout) == (3, "")
     assert "Traceback" not in missing.stderr
-    assert "nasfuse data check photos/" in nasfuse("data", "check", "--help", cwd=tmp_path).stdout
-    listed = json.loads(nasfuse("data", "names", "--json", cwd=tmp_path).stdout)["data"]
-    text = "".join(nasfuse("search", "--help", cwd=tmp_path).stdout.split())
+    assert "nasfuse data check photos/" in cli("data", "check", "--help", cwd=tmp_path).stdout
+    listed = json.loads(cli("data", "names", "--json", cwd=tmp_path).stdout)["data"]
+    text = "".join(cli("search", "--help", cwd=tmp_path).stdout.split())
     assert all(name in text for name in listed)

@@ -16,7 +16,7 @@ def test_few_images_are_all_used() -> None:
     assert Recipe().for_images(1_000_000) == Recipe()
 
 
-@pytest.mark.parametrize(("epochs", "first"), [(1, 0.1), (2, 0.1), (8, 0.4), (20, 1), (60, 3)])
+@pytest.mark.parametrize(("epochs", "first"), [(1, 0.1), (2, 0.1), (8, 0.3), (20, 0.75), (60, 2)])
 def test_a_longer_training_begins_with_a_longer_first_rung(epochs: int, first: float) -> None:
     rungs = Recipe().with_epochs(epochs).for_images(10_000).rungs
     assert rungs[0].passes == pytest.approx(first)
@@ -32,7 +32,7 @@ def test_epochs_are_those_of_the_last_rung() -> None:
 def test_a_paused_run_goes_on_on_the_next_rung() -> None:
     recipe = Recipe().with_epochs(4)
     assert [recipe.run(rung) for rung in range(3)] == [0, 1, 1]
-    assert [recipe.work(rung) for rung in range(3)] == [0.1, 1, 3]
+    assert [recipe.work(rung) for rung in range(3)] == [0.075, 1, 3]
     for rungs in (
         (Rung(share=1, epochs=1, stop=0.5), Rung(share=1, epochs=2)),
         (Rung(share=1, epochs=1), Rung(share=1, epochs=2, stop=0.5)),

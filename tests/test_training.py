@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 
 from nasfuse.architecture import Architecture
 from nasfuse.data.batches import Images, cut, flipped, measure, shifted, subset
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.network import build
 from nasfuse.recipe import Augmentation, Recipe
-from nasfuse.training import NonFiniteError, Training, evaluate, recalibrate
+from nasfuse.training import NonFiniteError, Training, answers, evaluate, recalibrate
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(batch=16, augment_from_epochs=100)
@@ -155,6 +157,43 @@ def test_not_a_number_ends_the_run(dataset: Dataset, architecture: Architecture)
         run.epoch()
     with pytest.raises(NonFiniteError, match="not finite"):
         evaluate(run.network, images(dataset, dataset.validation))
+
+
+class Surer(torch.nn.Module):
+    """The same answers, given twice as surely."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = 2 * self.network(x)
+        return outputs
+
+
+def test_the_calibrated_loss_is_the_lowest_at_any_temperature(
+    dataset: Dataset, architecture: Architecture
+) -> None:
+    run = training(dataset, architecture)
+    run.epoch()
+    recalibrate(run.network, run.images)
+    data = images(dataset, dataset.validation)
+    # some of them wrong: else the best temperature of so easy images is 0
+    wrong = torch.where(torch.arange(len(data)) % 4 == 0, (data.labels + 1) % 3, data.labels)
+    data = dataclasses.replace(data, labels=wrong)
+    score, surer = evaluate(run.network, data), evaluate(Surer(run.network), data)
+    outputs, y = (torch.cat(parts) for parts in zip(*answers(run.network, data), strict=True))
+
+    def loss(temperature: float) -> float:
+        return float(torch.nn.functional.cross_entropy(outputs / temperature, y))
+
+    lowest = minimize_scalar(loss, bounds=(0.125, 8), method="bounded").fun
+    assert score.calibrated_loss == pytest.approx(lowest, rel=2e-3)
+    assert score.loss == pytest.approx(loss(1), rel=1e-5)
+    assert 0 < score.calibrated_loss < score.loss
+    assert surer.accuracy == score.accuracy
+    assert surer.loss != pytest.approx(score.loss, rel=0.05)
+    assert surer.calibrated_loss == pytest.approx(score.calibrated_loss, rel=1e-6)
 
 
 def test_recalibration_measures_the_statistics(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +99,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_explained(work: Path, name: str) -> None:
+def test_mistakes_are_explained(
+    work: Path, name: str, cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     arguments, code, said = MISTAKES[name]
-    run = nasfuse(*arguments, cwd=work)
+    run = cli(*arguments, cwd=work)
     assert run.returncode == code, run.stderr
     assert said in run.stderr
     assert "Traceback" not in run.stderr

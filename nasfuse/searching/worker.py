@@ -262,7 +262,7 @@ class Evaluation:
         tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
         weights = save(tensors, metadata={"architecture": self.job.key})
         write_bytes(self.folder / f"{self.job.step.stem}.safetensors", weights)
-        scores = {"accuracy": score.accuracy, "loss": score.loss, "train_loss": training.loss}
+        scores = {**score._asdict(), "train_loss": training.loss}
         if self.latency is not None:
             scores["latency"] = self.latency
         return record(self.task, self.job, self.clock.spent, scores=scores, manner=self.manner)

@@ -20,7 +20,7 @@ def sized(architecture: Architecture, side: int) -> Architecture:
 
 def test_a_short_run_is_short_by_so_many_halvings() -> None:
     recipe = Recipe().with_epochs(2)
-    assert [halvings(recipe, rung) for rung in range(3)] == pytest.approx([math.log2(20), 2, 0])
+    assert [halvings(recipe, rung) for rung in range(3)] == pytest.approx([math.log2(2 / 0.075), 2, 0])
 
 
 def test_a_first_rung_as_long_as_the_last_is_as_good() -> None:
@@ -28,26 +28,37 @@ def test_a_first_rung_as_long_as_the_last_is_as_good() -> None:
     assert halvings(recipe, 0) == 0
 
 
-@pytest.mark.parametrize("accuracy", [0.0, 0.1, 0.85, 1.0])
-def test_promises_rise_with_accuracy_and_resolution(accuracy: float) -> None:
-    assert 0 < expected(accuracy, side=16, halvings=4) < expected(accuracy, side=48, halvings=4) < 1
-    assert expected(accuracy, side=48, halvings=0) == accuracy
-    assert expected(accuracy, side=SIDE, halvings=4) == pytest.approx(accuracy, abs=1e-5)
-    assert expected(accuracy, side=24, halvings=4) <= expected(accuracy + 0.01, side=24, halvings=4)
+@pytest.mark.parametrize("loss", [0.0, 0.1, 2.3, 20.0])
+def test_expected_losses_rise_with_losses_and_fall_with_resolution(loss: float) -> None:
+    low, high = (expected(loss, side=side, halvings=4) for side in (48, 16))
+    assert low < high or loss == low == high == 0
+    assert expected(loss, side=48, halvings=0) == loss
+    assert expected(loss, side=SIDE, halvings=4) == loss
+    assert low < expected(loss + 0.01, side=48, halvings=4)
 
 
-def test_a_doubling_counts_the_same_odds_at_every_accuracy() -> None:
-    for accuracy in (0.2, 0.9):
-        lifted = expected(accuracy, side=2 * SIDE, halvings=4)
-        odds = lifted / (1 - lifted) / (accuracy / (1 - accuracy))
-        assert math.log(odds) == pytest.approx(4 * BEHIND)
+def test_a_doubling_counts_the_same_share_of_every_loss() -> None:
+    for loss in (0.2, 0.9):
+        lifted = expected(loss, side=2 * SIDE, halvings=4)
+        assert math.log(loss / lifted) == pytest.approx(4 * BEHIND)
+
+
+def test_short_runs_are_judged_by_the_calibrated_loss_and_full_ones_by_accuracy(
+    architecture: Architecture, make_result: MakeResult
+) -> None:
+    known = {"architecture": sized(architecture, SIDE), "accuracy": 0.7, "loss": 0.9}
+    short = make_result(0, calibrated_loss=0.8, **known)
+    assert promise(short, Recipe()) == pytest.approx(math.exp(-0.8))
+    older = make_result(0, calibrated_loss=None, **known)
+    assert promise(older, Recipe()) == pytest.approx(math.exp(-0.9))
+    assert promise(make_result(0, rung=2, calibrated_loss=0.8, **known), Recipe()) == 0.7
 
 
 def test_resolution_counts_before_the_end_only(
     architecture: Architecture, make_result: MakeResult
 ) -> None:
     small, large = sized(architecture, 16), sized(architecture, 32)
-    for rung, behind, better in ((0, 0.01, 1), (0, 0.1, 0), (1, 0.01, 1), (2, 0.01, 0)):
+    for rung, behind, better in ((0, 0.01, 1), (0, 0.1, 0), (1, 0.005, 1), (2, 0.01, 0)):
         results = [
             make_result(0, rung=rung, accuracy=0.81, architecture=small, macs=900),
             make_result(1, rung=rung, accuracy=0.81 - behind, architecture=large, macs=900),

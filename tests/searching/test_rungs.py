@@ -65,7 +65,7 @@ def test_nobody_goes_twice_and_failures_never(make_result: MakeResult) -> None:
 
 
 def test_time_to_the_top_is_foreseen(make_result: MakeResult) -> None:
-    assert ladder().seconds(make_result(0, seconds=2.0)) == pytest.approx(20)
+    assert ladder().seconds(make_result(0, seconds=1.5)) == pytest.approx(20)
     assert ladder().seconds(make_result(0, rung=1, seconds=2.0)) == pytest.approx(6)
     assert ladder().seconds_again(make_result(0, rung=2, seconds=3.0)) == pytest.approx(4)
 
