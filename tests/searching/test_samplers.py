@@ -198,6 +198,15 @@ def regret(name: str, seed: int, evaluations: int) -> float:
     return best - found
 
 
+def test_guided_search_begins_with_members_that_cost_much_where_the_cost_is_free() -> None:
+    def mean(name: str, domain: Domain) -> float:
+        firsts = [advance(new_study(name, domain, seed), domain, 1)[0] for seed in range(60)]
+        return float(np.mean([domain.cost(first) for first in firsts]))
+
+    assert mean("guided", BEST) > mean("evolution", BEST) + 0.8
+    assert mean("guided", FRONT) < 60
+
+
 def test_guided_search_beats_random_search_clearly() -> None:
     guided = np.mean([regret("guided", seed, 40) for seed in range(4)])
     uniform = np.mean([regret("random", seed, 40) for seed in range(4)])
