@@ -271,7 +271,7 @@ def predictors(
         found[f"{stage}: accuracy"] = table(records, stage)
         found[f"{stage}: calibrated loss"] = -loss
         if stage != "end":
-            lift = partial(expected, halvings=short[stage])
+            lift = partial(expected, halved=short[stage])
             found[f"{stage}: promise"] = np.array(
                 [[-lift(one, side=s) for one, s in zip(row, sides, strict=True)] for row in loss]
             )

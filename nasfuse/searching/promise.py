@@ -29,7 +29,7 @@ def promise(result: Result, recipe: Recipe) -> float:
         return result.point.accuracy
     loss = result.loss if result.calibrated_loss is None else result.calibrated_loss
     assert loss is not None
-    return math.exp(-expected(loss, side=result.architecture.resolution, halvings=halved))
+    return math.exp(-expected(loss, side=result.architecture.resolution, halved=halved))
 
 
 def halvings(recipe: Recipe, rung: int) -> float:
@@ -37,6 +37,6 @@ def halvings(recipe: Recipe, rung: int) -> float:
     return max(0.0, math.log2(recipe.rungs[recipe.top].passes / recipe.rungs[rung].passes))
 
 
-def expected(loss: float, *, side: int, halvings: float) -> float:
+def expected(loss: float, *, side: int, halved: float) -> float:
     """A loss as a longer run would have it beside those at other resolutions (pixels)."""
-    return loss * math.exp(-BEHIND * halvings * math.log2(side / SIDE))
+    return loss * math.exp(-BEHIND * halved * math.log2(side / SIDE))

@@ -31,16 +31,16 @@ def test_a_first_rung_as_long_as_the_last_is_as_good() -> None:
 
 @pytest.mark.parametrize("loss", [0.0, 0.1, 2.3, 20.0])
 def test_expected_losses_rise_with_losses_and_fall_with_resolution(loss: float) -> None:
-    low, high = (expected(loss, side=side, halvings=4) for side in (48, 16))
+    low, high = (expected(loss, side=side, halved=4) for side in (48, 16))
     assert low < high or loss == low == high == 0
-    assert expected(loss, side=48, halvings=0) == loss
-    assert expected(loss, side=SIDE, halvings=4) == loss
-    assert low < expected(loss + 0.01, side=48, halvings=4)
+    assert expected(loss, side=48, halved=0) == loss
+    assert expected(loss, side=SIDE, halved=4) == loss
+    assert low < expected(loss + 0.01, side=48, halved=4)
 
 
 def test_a_doubling_counts_the_same_share_of_every_loss() -> None:
     for loss in (0.2, 0.9):
-        lifted = expected(loss, side=2 * SIDE, halvings=4)
+        lifted = expected(loss, side=2 * SIDE, halved=4)
         assert math.log(loss / lifted) == pytest.approx(4 * BEHIND)
 
 
