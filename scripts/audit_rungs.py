@@ -243,7 +243,7 @@ def shortness(recipe: Recipe) -> dict[str, float]:
 def behind(records: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, float]:
     """What `BEHIND` of nasfuse/searching/promise.py would be by these networks alone, a stage each.
 
-    Least squares of the log odds of being right at the end on the logarithm of the loss of the
+    Least squares of the log odds of being right at the end on those of the right class at the
     stage and on the doublings of the resolution: the second slope in units of the first, for each
     halving.
     """
@@ -251,7 +251,7 @@ def behind(records: Sequence[dict[str, Any]], recipe: Recipe) -> dict[str, float
     doublings = np.log2(list(sides.values()))
     end, found = logit(table(records, "end").mean(0)), {}
     for stage, halved in shortness(recipe).items():
-        start = -np.log(table(records, stage, "calibrated loss")).mean(0)
+        start = logit(np.exp(-table(records, stage, "calibrated loss"))).mean(0)
         terms = np.column_stack([np.ones(len(start)), start, doublings])
         _, slope, lift = np.linalg.lstsq(terms, end, rcond=None)[0]
         found[stage] = round(float(lift / slope / halved), 3)
@@ -273,7 +273,7 @@ def predictors(
         if stage != "end":
             lift = partial(expected, halved=short[stage])
             found[f"{stage}: promise"] = np.array(
-                [[-lift(one, side=s) for one, s in zip(row, sides, strict=True)] for row in loss]
+                [[lift(one, side=s) for one, s in zip(row, sides, strict=True)] for row in loss]
             )
             found[f"{stage}: training loss"] = -table(records, stage, "training loss")
         if "raw" in scores:

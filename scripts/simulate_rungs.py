@@ -1,6 +1,6 @@
 """How many networks should go up a rung? A simulation with measured rank correlations.
 
-    python scripts/simulate_rungs.py [--first 0.80] [--pause 0.85] [--end 0.96] [--json]
+    python scripts/simulate_rungs.py [--first 0.80] [--pause 0.90] [--end 0.96] [--json]
 
 Networks of one band of cost have a normal quality. Each of the three scores (first rung, pause,
 end) is correlated with it as `scripts/audit_rungs.py` measured; errors of the first two share a
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from nasfuse.searching.rungs import KEEP, RESUME
 
-FIRST_COST, PAUSED = 0.08, 0.25  # in full trainings
+FIRST_COST, PAUSED = 0.06, 0.25  # in full trainings
 SHARED = 0.3  # correlation of the errors of the first rung and of the pause
 MOST = 1000  # networks tried
 PAIRS = ((4, 4), (4, 2), (8, 2), (8, 3), (8, 4), (12, 3), (16, 3))

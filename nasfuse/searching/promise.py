@@ -1,11 +1,10 @@
 """Promise: what a short run lets expect of a network, beside others of the same cost.
 
-Two things make short runs rank better than accuracy on the validation images does. The calibrated
-loss there says the same with less chance: how wrong each answer is counts, and how sure a network
-is altogether does not. And short runs flatter networks that look at small images: at one cost they
-have wider layers and learn sooner, but see less. So the loss falls, as a run becomes twice as long,
-by about 2.3 % more for each doubling of the resolution. Both were found in the audits of
-scripts/audit_rungs.py, which prints the constant that each would have said.
+Two things make short runs rank better than by their accuracy. The calibrated loss on the same
+images has less chance in it: how wrong each answer is counts, and how sure a network is altogether
+does not. And short runs flatter networks that look at small images: at one cost they have wider
+layers and learn sooner, but see less. So the odds of the right class rise, as a run becomes twice
+as long, by about 4 % for each doubling of the resolution. scripts/audit_rungs.py measures both.
 """
 
 from __future__ import annotations
@@ -15,21 +14,19 @@ import math
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 
-BEHIND = 0.023  # of the loss's logarithm, for each doubling of the resolution and halving of a run
+BEHIND = 0.04  # of the log odds, for each doubling of the resolution and each halving of a run
 SIDE = 32  # pixels at which a promise is the likelihood itself
+WORST = 500.0  # of losses, for larger ones have no odds
 
 
 def promise(result: Result, recipe: Recipe) -> float:
-    """Between 0 and 1, the accuracy where the run was a full one; only for complete results.
-
-    Else the geometric mean of the probabilities that are expected of the right classes.
-    """
+    """Between 0 and 1, the accuracy where the run was a full one; only for complete results."""
     halved = halvings(recipe, result.rung)
     if not halved:
         return result.point.accuracy
     loss = result.loss if result.calibrated_loss is None else result.calibrated_loss
     assert loss is not None
-    return math.exp(-expected(loss, side=result.architecture.resolution, halved=halved))
+    return expected(loss, side=result.architecture.resolution, halved=halved)
 
 
 def halvings(recipe: Recipe, rung: int) -> float:
@@ -38,5 +35,9 @@ def halvings(recipe: Recipe, rung: int) -> float:
 
 
 def expected(loss: float, *, side: int, halved: float) -> float:
-    """A loss as a longer run would have it beside those at other resolutions (pixels)."""
-    return loss * math.exp(-BEHIND * halved * math.log2(side / SIDE))
+    """The likelihood of the right class, as a geometric mean, that a longer run would have.
+
+    exp(-loss) at `SIDE` pixels, and higher odds at higher resolutions.
+    """
+    lift = BEHIND * halved * math.log2(side / SIDE)
+    return 1 / (1 + math.expm1(min(loss, WORST)) * math.exp(-lift))

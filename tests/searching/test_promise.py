@@ -29,19 +29,18 @@ def test_a_first_rung_as_long_as_the_last_is_as_good() -> None:
     assert halvings(recipe, 0) == 0
 
 
-@pytest.mark.parametrize("loss", [0.0, 0.1, 2.3, 20.0])
-def test_expected_losses_rise_with_losses_and_fall_with_resolution(loss: float) -> None:
-    low, high = (expected(loss, side=side, halved=4) for side in (48, 16))
-    assert low < high or loss == low == high == 0
-    assert expected(loss, side=48, halved=0) == loss
-    assert expected(loss, side=SIDE, halved=4) == loss
-    assert low < expected(loss + 0.01, side=48, halved=4)
+@pytest.mark.parametrize("loss", [0.0, 0.1, 2.3, 20.0, 1e4])
+def test_promises_fall_with_losses_and_rise_with_resolution(loss: float) -> None:
+    assert 0 < expected(loss, side=16, halved=4) <= expected(loss, side=48, halved=4) <= 1
+    assert expected(loss, side=SIDE, halved=4) == pytest.approx(math.exp(-min(loss, 500)))
+    assert expected(loss, side=48, halved=0) == pytest.approx(math.exp(-min(loss, 500)))
+    assert expected(loss, side=24, halved=4) >= expected(loss + 0.01, side=24, halved=4)
 
 
-def test_a_doubling_counts_the_same_share_of_every_loss() -> None:
+def test_a_doubling_counts_the_same_odds_at_every_loss() -> None:
     for loss in (0.2, 0.9):
-        lifted = expected(loss, side=2 * SIDE, halved=4)
-        assert math.log(loss / lifted) == pytest.approx(4 * BEHIND)
+        lifted, odds = expected(loss, side=2 * SIDE, halved=4), math.expm1(loss)
+        assert math.log(lifted / (1 - lifted) * odds) == pytest.approx(4 * BEHIND)
 
 
 def test_short_runs_are_judged_by_the_calibrated_loss_and_full_ones_by_accuracy(
