@@ -103,6 +103,9 @@ def test_a_promoted_job_goes_on_where_it_was_paused(paused: Task, job: Job) -> N
     folder = paused.trials / job.key
     assert (folder / "rung0.ckpt").exists()
     assert first.train_loss is not None
+    assert first.loss is not None
+    assert first.calibrated_loss is not None
+    assert 0 < first.calibrated_loss <= first.loss
     going_on = Evaluation(paused, top)
     assert going_on.training.done == 9
     assert going_on.training.steps == 18
