@@ -89,8 +89,10 @@ def resume(
 
     Raises:
         DataError: the images are not those that the study began with.
-        UsageError: they come from a function, which `data` has to name again.
+        StorageError: it was begun by an older nasfuse.
+        UsageError: the images come from a function, which `data` has to name again.
     """
+    study.require_resumable()
     return _run(study, images_again(study.settings, data), limits, resources, listen)
 
 

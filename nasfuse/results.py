@@ -37,8 +37,8 @@ class Result(BaseModel):
 
     `accuracy` is on validation images, between 0 and 1; it and the losses are absent where the
     evaluation failed, and then `cause` says why. `calibrated_loss` is the lowest that any
-    temperature gives; older studies lack it. `train_loss` is the mean over all training steps.
-    `origin` is how the candidate was proposed: the name of a reference of the space, or the
+    temperature gives; studies of format 1 lack it. `train_loss` is the mean over all training
+    steps. `origin` is how the candidate was proposed: the name of a reference of the space, or the
     sampler's. `objective` names the cost that the study's front has beside accuracy; `latency`, in
     milliseconds, is measured only where it is that or has a limit. `gpus` is the share of a GPU
     that the worker had, and `mps` whether it shared it by MPS. `repeat` counts further full

@@ -1,6 +1,6 @@
 """How many networks should go up a rung? A simulation with measured rank correlations.
 
-    python scripts/simulate_rungs.py [--first 0.80] [--pause 0.90] [--end 0.96] [--json]
+    python scripts/simulate_rungs.py [--first 0.80] [--pause 0.92] [--end 0.96] [--json]
 
 Networks of one band of cost have a normal quality. Each of the three scores (first rung, pause,
 end) is correlated with it as `scripts/audit_rungs.py` measured; errors of the first two share a
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, value in (("--first", 0.80), ("--pause", 0.85), ("--end", 0.96)):
+    for name, value in (("--first", 0.80), ("--pause", 0.92), ("--end", 0.96)):
         parser.add_argument(name, type=float, default=value, help="correlation with the quality")
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--json", action="store_true")

@@ -24,9 +24,8 @@ def promise(result: Result, recipe: Recipe) -> float:
     halved = halvings(recipe, result.rung)
     if not halved:
         return result.point.accuracy
-    loss = result.loss if result.calibrated_loss is None else result.calibrated_loss
-    assert loss is not None
-    return expected(loss, side=result.architecture.resolution, halved=halved)
+    assert result.calibrated_loss is not None
+    return expected(result.calibrated_loss, side=result.architecture.resolution, halved=halved)
 
 
 def halvings(recipe: Recipe, rung: int) -> float:

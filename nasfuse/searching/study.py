@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import psutil
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset, runs_code
@@ -27,7 +27,7 @@ from nasfuse.results import Objective, Result, append_result, parse_result, read
 from nasfuse.space import SearchSpace, parse_space
 
 SEARCH = "nasfuse search --budget 400MFLOPs"
-FORMAT = 1  # of a study's folder
+FORMAT = 2  # of a study's folder; in 1 short trainings were judged by their accuracy
 
 
 def _own_folder(name: str) -> str:
@@ -52,7 +52,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = 1
+    version: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
     id: str
     name: Annotated[str, AfterValidator(_own_folder)]
     space_name: str
@@ -148,6 +148,21 @@ class Study:
                 where=f"{path}: {where}",
                 why=first["msg"],
             ) from None
+
+    def require_resumable(self) -> None:
+        """Refuse to go on with a study whose results are not comparable with those to come.
+
+        Raises:
+            StorageError: it was begun by an older nasfuse.
+        """
+        if self.settings.version < FORMAT:
+            raise StorageError(
+                "this study was begun by an older nasfuse, whose search cannot go on",
+                where=str(self.folder),
+                why="it judged short trainings by their accuracy, and they are judged by their loss"
+                " now; what was found can be looked at and exported",
+                fix=SEARCH,
+            )
 
     @property
     def results(self) -> list[Result]:

@@ -49,8 +49,6 @@ def test_short_runs_are_judged_by_the_calibrated_loss_and_full_ones_by_accuracy(
     known = {"architecture": sized(architecture, SIDE), "accuracy": 0.7, "loss": 0.9}
     short = make_result(0, calibrated_loss=0.8, **known)
     assert promise(short, Recipe()) == pytest.approx(math.exp(-0.8))
-    older = make_result(0, calibrated_loss=None, **known)
-    assert promise(older, Recipe()) == pytest.approx(math.exp(-0.9))
     assert promise(make_result(0, rung=2, calibrated_loss=0.8, **known), Recipe()) == 0.7
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nasfuse.api import resume
 from nasfuse.errors import StorageError, UsageError
 from nasfuse.results import Result
-from nasfuse.searching.study import Settings, Study, find_study, free_name, study_names
+from nasfuse.searching.running import Resources
+from nasfuse.searching.schedule import Limits
+from nasfuse.searching.study import FORMAT, Settings, Study, find_study, free_name, study_names
 
 MakeResult = Callable[..., Result]
 MakeSettings = Callable[..., Settings]
@@ -95,11 +98,26 @@ def test_a_damaged_line_is_named(
 def test_a_study_of_a_newer_version_is_refused(tmp_path: Path, make_settings: MakeSettings) -> None:
     Study.create(tmp_path / "a", make_settings())
     path = tmp_path / "a" / "study.yaml"
-    path.write_text(path.read_text().replace("version: 1\n", "version: 99\nsparkle: 1\n", 1))
+    path.write_text(
+        path.read_text().replace(f"version: {FORMAT}\n", "version: 99\nsparkle: 1\n", 1)
+    )
     with pytest.raises(StorageError, match="by a newer nasfuse") as caught:
         Study.open(tmp_path / "a")
     assert "its format is 99" in caught.value.why
     assert caught.value.fix == "pip install --upgrade nasfuse"
+
+
+def test_a_study_of_an_older_format_is_read_and_not_gone_on_with(
+    tmp_path: Path, make_settings: MakeSettings, make_result: MakeResult
+) -> None:
+    study = Study.create(tmp_path / "a", make_settings(version=1))
+    study.record(make_result(0, calibrated_loss=None))
+    older = Study.open(tmp_path / "a")
+    assert [result.number for result in older.results] == [0]
+    with pytest.raises(StorageError, match="cannot go on") as caught:
+        resume(older, Limits(2, None), Resources(1))
+    assert "judged short trainings by their accuracy" in caught.value.why
+    assert older.results == study.results
 
 
 def test_a_study_of_an_older_version_opens(tmp_path: Path, make_settings: MakeSettings) -> None:
