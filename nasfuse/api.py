@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nasfuse.choosing import choose, find_network
+from nasfuse.commands import next_commands
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import SearchError, SetupError, UsageError
 from nasfuse.explaining import Explanation, write_study_report
@@ -174,7 +175,7 @@ def explain(study: Study) -> Explanation:
             f"study '{study.settings.name}' has nothing to explain",
             where=str(study.folder),
             why="no network has finished a training in it yet",
-            fix=f"nasfuse resume {study.folder.name}",
+            fix=next_commands(study)["resume"],
         )
     return write_study_report(study, results)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nasfuse.architecture import Architecture
+from nasfuse.commands import next_commands
 from nasfuse.errors import UsageError
 from nasfuse.finals import verdict
 from nasfuse.names import nearest
@@ -83,6 +84,6 @@ def choose(study: Study, which: str) -> Result:
             f"study '{study.settings.name}' has no trained network '{which}'",
             where=str(study.folder),
             why=f"its front is {keys}" if front else "nothing has been trained in it yet",
-            fix=f"nasfuse show {name} best" if front else f"nasfuse resume {name}",
+            fix=f"nasfuse show {name} best" if front else next_commands(study)["resume"],
         )
     return matches[0]

@@ -10,7 +10,7 @@ from nasfuse.costs import parse_budget, show_macs
 from nasfuse.data.load import runs_code
 from nasfuse.names import space_names
 from nasfuse.recipe import Recipe
-from nasfuse.searching.study import Settings, Study
+from nasfuse.searching.study import SEARCH, Settings, Study
 
 SWAPS = 8  # that the command to explain a study asks for
 
@@ -22,12 +22,15 @@ def elsewhere_option(studies: Path) -> str:
 
 
 def next_commands(study: Study) -> dict[str, str]:
-    """What to type next, quoted for a shell, by what it does."""
+    """What to type next, quoted for a shell, by what it does.
+
+    A study that an older nasfuse began cannot be resumed: a new search takes its place.
+    """
     name, elsewhere = shlex.quote(study.folder.name), elsewhere_option(study.folder.parent)
     data = study.settings.data
     typed = f" --data {data}" if runs_code(data) else ""  # which training again insists on
     return {
-        "resume": f"nasfuse resume {name}{elsewhere}{typed}",
+        "resume": f"nasfuse resume {name}{elsewhere}{typed}" if study.resumable else SEARCH,
         "look": f"nasfuse ui {name}{elsewhere}",
         "explain": f"nasfuse explain {name}{elsewhere} --swaps {SWAPS}{typed}",
         "train": f"nasfuse train best --study {name}{elsewhere}{typed}",

@@ -36,16 +36,16 @@ class Result(BaseModel):
     """What came of training one architecture on one rung.
 
     `accuracy` is on validation images, between 0 and 1; it and the losses are absent where the
-    evaluation failed, and then `cause` says why. `calibrated_loss` is the lowest that any
-    temperature gives; studies of format 1 lack it. `train_loss` is the mean over all training
+    evaluation failed, and then `cause` says why. `calibrated_loss` is the lowest that a temperature
+    between 1/8 and 8 gives; studies of format 1 lack it. `train_loss` is the mean over all training
     steps. `origin` is how the candidate was proposed: the name of a reference of the space, or the
     sampler's. `objective` names the cost that the study's front has beside accuracy; `latency`, in
     milliseconds, is measured only where it is that or has a limit. `gpus` is the share of a GPU
     that the worker had, and `mps` whether it shared it by MPS. `repeat` counts further full
     trainings of a finalist, each with a seed of its own. Where it is `too_slow`, its latency is
-    over the limit of the search and it was not trained.
-    `batch` is what it was trained with; where that is half of what the recipe says, `retry` says
-    what made it begin again. Where it `recomputes`, dense layers did so to save memory.
+    over the limit of the search and it was not trained. `batch` is what it was trained with; where
+    that is half of what the recipe says, `retry` says what made it begin again. Where it
+    `recomputes`, dense layers did so to save memory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

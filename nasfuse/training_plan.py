@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from nasfuse.architecture import Architecture
 from nasfuse.choosing import Choice, find_network
+from nasfuse.commands import next_commands
 from nasfuse.data.batches import Normalisation, measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import absolute, load_dataset
@@ -66,7 +67,7 @@ def each_finalist(options: TrainOptions) -> list[TrainOptions]:
             f"study '{study.settings.name}' has no finalists",
             where=str(study.folder),
             why="no network has had a full training in it yet",
-            fix=f"nasfuse resume {study.folder.name}",
+            fix=next_commands(study)["resume"],
         )
     named = replace(options, study=name or study.folder.name, trial=None)
     return [

@@ -202,7 +202,13 @@ def train_all(options: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any
     found = list(networks(space, parse_budget(options.target), options.networks, options.first))
     path = Path(options.out)
     lines = path.read_text().splitlines() if path.exists() else []
-    records = {(r["key"], r["seed"]): r for r in map(json.loads, lines)}
+    trained = recipe.model_dump(mode="json")  # other recipes' records are not for this table
+    kept = [
+        r
+        for r in map(json.loads, lines)
+        if (r.get("data"), r.get("recipe")) == (options.data, trained)
+    ]
+    records = {(r["key"], r["seed"]): r for r in kept}
     left = [
         (fusion, architecture.to_json(), seed)
         for seed in range(options.seeds)
@@ -213,7 +219,7 @@ def train_all(options: argparse.Namespace, recipe: Recipe) -> list[dict[str, Any
     with context.Pool(options.workers, _begin, (options.data, recipe)) as pool, path.open("a") as f:
         for record in pool.imap_unordered(_star, left):
             records[record["key"], record["seed"]] = record
-            f.write(json.dumps(record) + "\n")
+            f.write(json.dumps(record | {"data": options.data, "recipe": trained}) + "\n")
             f.flush()
             print(f"{len(records)} of {len(found) * options.seeds}", file=sys.stderr, flush=True)
     keys = {architecture.key for _, architecture in found}

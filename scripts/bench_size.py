@@ -15,8 +15,8 @@ counted. So what is left out is Ray's transport between processes.
 A row says, for the trials since the row before: milliseconds a trial that the driver took of the
 processor and that passed, what other threads of its process took (MLflow's among them), and what a
 proposal took (median); and, when so many trials are finished: the driver's memory, its open files,
-the same of the largest worker (median over the last 20 results, for what it trains counts), and the
-sizes of study.db and results.jsonl.
+the same of the largest worker (medians over the last 20 results, for what it trains counts), and
+the sizes of study.db and results.jsonl.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class Curve:
     rows: list[dict[str, float]] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)
     heard: int = 0  # results
-    memory: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES))  # largest worker's
+    workers: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
 
     def __call__(self, progress: Progress) -> None:
         if not self.before:
@@ -252,8 +252,9 @@ class Curve:
         finished = sum(result.rung == 0 for result in progress.results)
         if finished >= left[0] - SAMPLES and len(progress.results) > self.heard:
             self.heard = len(progress.results)
-            if workers := _workers():
-                self.memory.append(max(worker.memory_info().rss for worker in workers))
+            if found := _workers():
+                size = max(worker.memory_info().rss for worker in found)
+                self.workers.append((size, max(worker.num_fds() for worker in found)))
         if finished >= left[0]:
             self._note(finished)
 
@@ -289,13 +290,11 @@ class Curve:
         self.before = totals
 
     def _of_workers(self) -> dict[str, float]:
-        """Memory and open files of the largest."""
-        if not (self.memory and (workers := _workers())):
+        """Memory and open files of the largest; none where workers are simulated."""
+        if not self.workers:
             return {}
-        return {
-            "worker_mb": round(median(self.memory) / 1e6, 1),
-            "worker_files": max(worker.num_fds() for worker in workers),
-        }
+        size, files = (median(values) for values in zip(*self.workers, strict=True))
+        return {"worker_mb": round(size / 1e6, 1), "worker_files": files}
 
 
 def _workers() -> list[psutil.Process]:

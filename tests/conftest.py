@@ -172,7 +172,7 @@ MakeResult = Callable[..., Result]
 
 @pytest.fixture
 def make_result(architecture: Architecture) -> MakeResult:
-    """Results with made-up accuracies and costs; losses say the same as accuracies."""
+    """Results with made-up accuracies and costs; the calibrated loss says what accuracy says."""
 
     def make(number: int, **changes: Any) -> Result:
         price = cost(architecture)

@@ -13,7 +13,7 @@ from nasfuse.references import load_architecture
 from nasfuse.scaling import fit_to_budget
 from nasfuse.space import load_space, space_names
 
-SAMPLES = 30
+SAMPLES = 50
 
 
 @pytest.mark.parametrize("name", space_names())

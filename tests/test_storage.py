@@ -133,7 +133,7 @@ def test_a_database_on_a_full_disk_keeps_what_it_has(disk: Any) -> None:
     proposer = open_()
     refused(proposer.propose, disk)
     first = proposer.unfinished()[0]
-    refused(lambda: proposer.tell(first.number, accuracy=0.5, cost=1.0), disk)
+    refused(lambda: proposer.tell(first.number, value=0.5, cost=1.0), disk)
     refused(Database(folder / "study.db").back_up, disk)
     refused(open_, disk)
     again = open_()

@@ -79,7 +79,7 @@ class GuidedSampler(MemberSampler):
         return best or self.first(lambda: self.drawn(given))
 
     def _first(self, *, front: bool) -> Genes:
-        """A random member; where no front is asked for a dear one, which tends to be better.
+        """A random member; where no front is looked for, a dear one, which tends to be better.
 
         Before anything was trained cost is as good a guess of accuracy as others (White et al.
         2022, https://iclr-blog-track.github.io/2022/03/25/zero-cost-proxies).

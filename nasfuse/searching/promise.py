@@ -1,10 +1,10 @@
 """Promise: what a short run lets expect of a network, beside others of the same cost.
 
-Two things make short runs rank better than by their accuracy. The calibrated loss on the same
-images has less chance in it: how wrong each answer is counts, and how sure a network is altogether
-does not. And short runs flatter networks that look at small images: at one cost they have wider
-layers and learn sooner, but see less. So the odds of the right class rise, as a run becomes twice
-as long, by about 4 % for each doubling of the resolution. scripts/audit_rungs.py measures both.
+Two things rank networks better than their accuracy does. The calibrated loss on the same images
+has less chance in it: how wrong each answer is counts, and how sure a network is altogether does
+not. And short runs flatter networks that look at small images: at one cost they have wider layers
+and learn sooner, but see less. As a run becomes twice as long, those of twice the resolution gain
+about 0.04 in the log odds of the right class. scripts/audit_rungs.py measures both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 
-BEHIND = 0.04  # of the log odds, for each doubling of the resolution and each halving of a run
+BEHIND = 0.04  # log odds for each doubling of the resolution and each halving of a run
 SIDE = 32  # pixels at which a promise is the likelihood itself
 WORST = 500.0  # of losses, for larger ones have no odds
 

@@ -62,8 +62,8 @@ UNBOUND = Bounds()
 class Proposer:
     """Asks a sampler for candidates and tells it what came of them.
 
-    The study maximises accuracy on the first rung and minimises the cost it is told. Samplers see a
-    copy of it in memory, for on the disk each parameter would wait for a sync: a trial is written
+    The study maximises what the first rung promises and minimises the cost it is told. Samplers see
+    a copy of it in memory, for on the disk each parameter would wait for a sync: a trial is written
     at once when it is proposed, and once more when it is told. What was refused stays out of the
     database.
     """
@@ -163,10 +163,10 @@ class Proposer:
                 continue
         return None
 
-    def tell(self, number: int, *, accuracy: float | None, cost: float) -> None:
-        """What the first rung found, and the cost that is to be low; None for a failed trial."""
-        state = TrialState.FAIL if accuracy is None else TrialState.COMPLETE
-        values = None if accuracy is None else [accuracy, float(cost)]
+    def tell(self, number: int, *, value: float | None, cost: float) -> None:
+        """What the first rung promises, and the cost that is to be low; None if it failed."""
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        values = None if value is None else [value, float(cost)]
         self.kept.finish(number, state, values)
         live = self._numbers[number]
         self._live.tell(live, values, state=state, skip_if_finished=True)

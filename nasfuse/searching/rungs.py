@@ -3,9 +3,10 @@
 Asynchronous successive halving (Li et al. 2020, ASHA, arXiv:1810.05934) inside bands of equal
 cost: a network is compared only with networks that cost between half as much and twice as much,
 so that small ones are not dropped for being small. The first rung has a complete short schedule,
-the others are pauses of one long run. The accuracy of weights in the middle of a long schedule
-ranks networks badly, so a pause is judged by averaged weights with batch norm measured anew; the
-training loss was measured to rank worse than that where blocks differ (scripts/audit_rungs.py).
+the others are pauses of one long run, judged by averaged weights with batch norm measured anew,
+for weights in the middle of a long schedule rank networks badly. Both are judged by the calibrated
+loss on validation images (`promise`); the training loss was measured to rank worse where blocks
+differ (scripts/audit_rungs.py).
 """
 
 from __future__ import annotations

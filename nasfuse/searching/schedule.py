@@ -143,7 +143,7 @@ class Schedule:
 
     def _tell(self, number: int, result: Result) -> None:
         found = None if result.accuracy is None else promise(result, self.ladder.recipe)
-        self.proposer.tell(number, accuracy=found, cost=result.cost)
+        self.proposer.tell(number, value=found, cost=result.cost)
 
     def _ahead(self) -> list[Job]:
         """What is to be done with networks that were tried, the longest first.

@@ -24,7 +24,7 @@ from nasfuse.searching.database import Database
 from nasfuse.searching.study import Study
 
 SCHEMES = ("postgresql://", "postgres://")
-DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # accuracy, cost
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)  # promise, cost
 DRIVER = "postgresql+psycopg://"  # version 3 of psycopg; without a name SQLAlchemy wants version 2
 
 

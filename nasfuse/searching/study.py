@@ -135,6 +135,8 @@ class Study:
         try:
             document = read_document(path)
             _refuse_newer(document, path)
+            if isinstance(document, dict):
+                document.setdefault("version", 1)  # the first studies did not say
             return cls(folder, Settings.model_validate(document))
         except DocumentError as error:
             raise StorageError(
@@ -149,15 +151,20 @@ class Study:
                 why=first["msg"],
             ) from None
 
+    @property
+    def resumable(self) -> bool:
+        """Whether its results are comparable with those that would come."""
+        return self.settings.version == FORMAT
+
     def require_resumable(self) -> None:
-        """Refuse to go on with a study whose results are not comparable with those to come.
+        """Refuse to go on with a study that is not resumable.
 
         Raises:
             StorageError: it was begun by an older nasfuse.
         """
-        if self.settings.version < FORMAT:
+        if not self.resumable:
             raise StorageError(
-                "this study was begun by an older nasfuse, whose search cannot go on",
+                "this study was begun by an older nasfuse; its search cannot go on",
                 where=str(self.folder),
                 why="it judged short trainings by their accuracy, and they are judged by their loss"
                 " now; what was found can be looked at and exported",

@@ -47,7 +47,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         proposal = made.propose()
         assert proposal is not None
         if accuracy is not None:
-            made.tell(proposal.number, accuracy=accuracy, cost=proposal.cost.macs)
+            made.tell(proposal.number, value=accuracy, cost=proposal.cost.macs)
     Database(folder / "study.db").back_up()
     return folder
 
@@ -152,7 +152,7 @@ def test_what_was_tried_after_the_backup_is_not_tried_again(
     made = proposer(folder)
     proposal = made.propose()
     assert proposal is not None
-    made.tell(3, accuracy=0.7, cost=1.0)
+    made.tell(3, value=0.7, cost=1.0)
     result = make_result(3, key=proposal.architecture.key, accuracy=0.7)
     path, backup = folder / "study.db", folder / "study.db.bak"
     os.replace(backup, path)
@@ -165,19 +165,19 @@ def test_what_was_tried_after_the_backup_is_not_tried_again(
     assert following is not None
     assert following.number == 4
     assert following.architecture.key != result.key
-    again.tell(4, accuracy=0.1, cost=1.0)
+    again.tell(4, value=0.1, cost=1.0)
 
 
 def test_a_backup_follows_the_search(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, backup = proposer(folder), folder / "study.db.bak"
     before = backup.read_bytes()
-    made.tell(2, accuracy=0.8, cost=1.0)
+    made.tell(2, value=0.8, cost=1.0)
     assert backup.read_bytes() == before, "it is not made anew for each result"
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + database.BACKUP_SECONDS + 1)
     proposal = made.propose()
     assert proposal is not None
-    made.tell(proposal.number, accuracy=0.8, cost=1.0)
+    made.tell(proposal.number, value=0.8, cost=1.0)
     assert trials(backup) == trials(folder / "study.db")
     truncate(folder / "study.db")
     kept = backup.read_bytes()

@@ -42,7 +42,7 @@ def test_proposals_fit_and_differ(tmp_path: Path, sampler: str) -> None:
         assert proposal is not None
         assert proposal.cost.larger <= BUDGET
         keys.add(proposal.architecture.key)
-        asking.tell(proposal.number, accuracy=0.5 + number / 100, cost=proposal.cost.macs)
+        asking.tell(proposal.number, value=0.5 + number / 100, cost=proposal.cost.macs)
     assert len(keys) == 25 == asking.proposed
 
 
@@ -67,7 +67,7 @@ def test_a_front_that_begins_at_the_budget_is_of_networks_that_use_it(
         proposal = asking.propose()
         assert proposal is not None
         assert 0.8 * BUDGET < proposal.cost.larger <= BUDGET
-        asking.tell(proposal.number, accuracy=0.5 + number / 100, cost=proposal.cost.macs)
+        asking.tell(proposal.number, value=0.5 + number / 100, cost=proposal.cost.macs)
 
 
 def test_the_same_seed_proposes_the_same(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_the_same_seed_proposes_the_same(tmp_path: Path) -> None:
         for _ in range(12):
             proposal = asking.propose()
             assert proposal is not None
-            asking.tell(proposal.number, accuracy=0.5, cost=proposal.cost.macs)
+            asking.tell(proposal.number, value=0.5, cost=proposal.cost.macs)
             keys.append(proposal.architecture.key)
         runs.append(keys)
     assert runs[0] == runs[1]
@@ -89,8 +89,8 @@ def test_what_was_not_told_is_unfinished_when_reopened(storage: Storage) -> None
     asking = proposer(storage)
     made = [asking.propose() for _ in range(4)]
     assert all(made)
-    asking.tell(0, accuracy=0.7, cost=1000)
-    asking.tell(1, accuracy=None, cost=1000)
+    asking.tell(0, value=0.7, cost=1000)
+    asking.tell(1, value=None, cost=1000)
     again = proposer(storage)
     assert [p.number for p in again.unfinished()] == [2, 3]
     assert again.unfinished() == made[2:]
@@ -180,13 +180,13 @@ def stored(storage: Storage) -> optuna.Study:
 def test_the_disk_holds_what_was_proposed_and_told_and_nothing_else(storage: Storage) -> None:
     asking = proposer(storage, "random")
     made = [asking.propose() for _ in range(12)]
-    asking.tell(11, accuracy=0.5, cost=1000)
+    asking.tell(11, value=0.5, cost=1000)
     study = stored(storage)
     assert [p.number for p in made if p] == list(range(12)) == [t.number for t in study.trials]
     assert study.trials[11].values == [0.5, 1000]
     assert [t.user_attrs["key"] for t in study.trials] == [p.architecture.key for p in made if p]
     again = proposer(storage, "random")
-    again.tell(3, accuracy=0.25, cost=2000)
+    again.tell(3, value=0.25, cost=2000)
     assert again.propose() not in made
     study = stored(storage)
     assert study.trials[3].values == [0.25, 2000]

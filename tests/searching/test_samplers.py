@@ -204,7 +204,6 @@ def test_guided_search_begins_with_members_that_cost_much_where_the_cost_is_free
         return float(np.mean([domain.cost(first) for first in firsts]))
 
     assert mean("guided", BEST) > mean("evolution", BEST) + 0.8
-    assert mean("guided", FRONT) < 60
 
 
 def test_guided_search_beats_random_search_clearly() -> None:

@@ -68,7 +68,7 @@ def finish(planned: Schedule, job: Job, make_result: MakeResult, *, seconds: flo
     planned.progress.study.record(result)
     planned.progress.results.append(result)
     if job.rung == 0:
-        planned.proposer.tell(job.number, accuracy=result.accuracy, cost=result.cost)
+        planned.proposer.tell(job.number, value=result.accuracy, cost=result.cost)
 
 
 def run(planned: Schedule, make_result: MakeResult, *, jobs: int = 1000) -> list[Job]:
