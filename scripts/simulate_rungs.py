@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from nasfuse.searching.rungs import KEEP, RESUME
 
-FIRST_COST, PAUSED = 0.06, 0.25  # in full trainings
+FIRST_COST, PAUSED = 0.07, 0.25  # in full trainings
 SHARED = 0.3  # correlation of the errors of the first rung and of the pause
 MOST = 1000  # networks tried
 PAIRS = ((4, 4), (4, 2), (8, 2), (8, 3), (8, 4), (12, 3), (16, 3))

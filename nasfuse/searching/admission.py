@@ -34,8 +34,10 @@ class Listener(NamedTuple):
         return self.host in ("0.0.0.0", "::")
 
 
-def require_token(address: str | None) -> None:
-    """See to a token before Ray starts here, or joins the cluster at `address`.
+def require_token(address: str | None) -> dict[str, str]:
+    """What the environment must have for Ray to start here, or to join the cluster at `address`.
+
+    That is a new token where this machine's own Ray needs one, and nothing where there is one.
 
     Raises:
         SetupError: authentication is switched off, or a cluster's token is missing or no secret.
@@ -49,12 +51,12 @@ def require_token(address: str | None) -> None:
             fix=f"unset {MODE}",
         )
     if os.environ.get(TOKEN):
-        return
+        return {}
     if address is None:
         # in the environment only: Ray's own token would lie in a file for everybody to read
-        os.environ[TOKEN] = secrets.token_hex(32)
-        return
+        return {TOKEN: secrets.token_hex(32)}
     _require_secret(Path(os.environ.get(TOKEN_PATH) or Path.home() / ".ray" / "auth_token"))
+    return {}
 
 
 def listening(processes: Iterable[psutil.Process]) -> list[Listener]:

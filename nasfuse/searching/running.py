@@ -183,28 +183,45 @@ def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
 
     Gives the number of workers and the GPU share of each.
     """
-    require_token(resources.address)
-    os.environ.update(_ENVIRONMENT)
-    import ray  # slow to import, and it reads the environment then
+    with _environment({**_ENVIRONMENT, **require_token(resources.address)}):
+        import ray  # slow to import, and it reads the environment then
+        from ray._raylet import AuthenticationTokenLoader
 
+        # the token of a search before this one, which Ray would keep as long as the process lives
+        AuthenticationTokenLoader.instance().reset_cache()
+        try:
+            if resources.address:
+                ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
+            else:
+                with _alone():
+                    ray.init(
+                        address="local",
+                        num_cpus=resources.workers,
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                    )
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise _ray_problem(resources.address, error) from None
+        try:
+            yield _of_cluster(resources, ray.cluster_resources())
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables for this process and those it starts, and afterwards what there was before."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        if resources.address:
-            ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
-        else:
-            with _alone():
-                ray.init(
-                    address="local",
-                    num_cpus=resources.workers,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise _ray_problem(resources.address, error) from None
-    try:
-        yield _of_cluster(resources, ray.cluster_resources())
+        yield
     finally:
-        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

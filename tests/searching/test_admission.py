@@ -37,11 +37,11 @@ def test_authentication_cannot_be_switched_off(
 
 
 def test_a_search_on_this_machine_makes_a_token_that_no_file_has(home: Path) -> None:
-    require_token(None)
-    made = os.environ["RAY_AUTH_TOKEN"]
+    [(name, made)] = require_token(None).items()
+    assert name == "RAY_AUTH_TOKEN"
     assert len(made) == 64
-    require_token(None)
-    assert os.environ["RAY_AUTH_TOKEN"] == made
+    assert require_token(None)[name] != made
+    assert not os.environ[name]
     assert not list(home.iterdir())
 
 
@@ -57,7 +57,7 @@ def test_a_cluster_is_joined_only_with_a_token_of_one_s_own(home: Path) -> None:
             require_token("auto")
         assert caught.value.fix == f"chmod 600 '{path}'"
     path.chmod(0o600)
-    require_token("auto")
+    assert require_token("auto") == {}
     assert not os.environ["RAY_AUTH_TOKEN"]
 
 
@@ -93,3 +93,24 @@ def test_where_this_process_and_its_children_listen_is_said() -> None:
     assert listening_line(ours).startswith(f"Ray listens on every interface (ports {open_to_all})")
     both = [Listener(1, "127.0.0.1", 7), Listener(2, "127.0.0.1", 5), *ours]
     assert "on 127.0.0.1 (ports 5, 7) and every interface (" in listening_line(both)
+
+
+HIDDEN = ("RAY_AUTH_TOKEN", "OMP_NUM_THREADS")
+TWO_SEARCHES = """
+import os
+from nasfuse.searching.running import Resources, _ray
+
+for _ in range(2):
+    with _ray(Resources(1)):
+        print(os.environ["RAY_AUTH_TOKEN"])
+    assert not {"RAY_AUTH_TOKEN", "OMP_NUM_THREADS"} & os.environ.keys()
+"""
+
+
+def test_each_search_of_a_process_has_a_token_of_its_own_and_leaves_none() -> None:
+    """Else a search that joins a cluster would come with the token of one before it."""
+    environment = {k: v for k, v in os.environ.items() if k not in HIDDEN}
+    command = [sys.executable, "-c", TWO_SEARCHES]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert len(set(run.stdout.split())) == 2
