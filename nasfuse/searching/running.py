@@ -185,7 +185,7 @@ def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
     """
     with _environment({**_ENVIRONMENT, **require_token(resources.address)}):
         import ray  # slow to import, and it reads the environment then
-        from ray._raylet import AuthenticationTokenLoader
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
         # the token of a search before this one, which Ray would keep as long as the process lives
         AuthenticationTokenLoader.instance().reset_cache()
