@@ -59,6 +59,16 @@ def require_token(address: str | None) -> dict[str, str]:
     return {}
 
 
+def open_cluster(address: str) -> SetupError:
+    """The error of a cluster that has no need of a token."""
+    return SetupError(
+        "the Ray cluster would let everybody in",
+        where=address,
+        why="it answers without a token, and who reaches it can run programs on every node",
+        fix=f"ray stop on every node, then ray start with {MODE}=token (README, Ray cluster)",
+    )
+
+
 def listening(processes: Iterable[psutil.Process]) -> list[Listener]:
     """Where these processes listen; those that have ended, or are others', are left out."""
     found = []

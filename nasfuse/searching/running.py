@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,13 @@ from typing import Any
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import NasfuseError, SearchError, SetupError, StorageError
-from nasfuse.searching.admission import listening_line, own_listeners, require_token
+from nasfuse.searching.admission import (
+    MODE,
+    listening_line,
+    open_cluster,
+    own_listeners,
+    require_token,
+)
 from nasfuse.searching.logbook import log
 from nasfuse.searching.proposing import Bounds, Proposer
 from nasfuse.searching.schedule import (
@@ -176,6 +184,18 @@ _ENVIRONMENT = {
     "LRU_CACHE_CAPACITY": "64",
 }
 
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+ANSWER = 30.0  # seconds in which a cluster has to answer
+_KNOCK = """
+import sys
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError
+try:
+    GcsClient(address=sys.argv[1])
+except AuthenticationError:
+    print("refused")
+"""
+
 
 @contextmanager
 def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
@@ -189,24 +209,75 @@ def _ray(resources: Resources) -> Iterator[tuple[int, float]]:
 
         # the token of a search before this one, which Ray would keep as long as the process lives
         AuthenticationTokenLoader.instance().reset_cache()
-        try:
-            if resources.address:
-                ray.init(address=resources.address, log_to_driver=False, logging_level="ERROR")
-            else:
-                with _alone():
-                    ray.init(
-                        address="local",
-                        num_cpus=resources.workers,
-                        include_dashboard=False,
-                        log_to_driver=False,
-                        logging_level="ERROR",
-                    )
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise _ray_problem(resources.address, error) from None
+        if resources.address:
+            _join(resources.address)
+        else:
+            _start(resources.workers)
         try:
             yield _of_cluster(resources, ray.cluster_resources())
         finally:
             ray.shutdown()
+
+
+def _start(workers: int | None) -> None:
+    import ray
+
+    try:
+        with _alone():
+            ray.init(address="local", num_cpus=workers, include_dashboard=False, **_QUIET)
+    except Exception as error:  # Ray's are of any type: a plain one where its processes start late
+        raise SetupError(
+            "Ray cannot be started on this machine",
+            why=_reason(error),
+            fix="the same command again, where the machine was busy; else nasfuse doctor",
+        ) from None
+
+
+def _join(asked: str) -> None:
+    import ray
+    from ray._private import services
+
+    try:
+        # once for all that follows: of several clusters, "auto" may mean another one each time
+        address = services.canonicalize_bootstrap_address_or_die(asked)
+        if _lets_in_anybody(address):
+            raise open_cluster(address)
+        ray.init(address=address, **_QUIET)
+    except NasfuseError:
+        raise
+    except Exception as error:
+        raise SetupError(
+            "the Ray cluster cannot be joined",
+            where=f"--ray-address {asked}",
+            why=_reason(error),
+            fix="ray status --address ADDRESS   shows whether it answers",
+        ) from None
+
+
+def _lets_in_anybody(address: str) -> bool:
+    """Whether the cluster answers somebody who comes without a token.
+
+    Asked by a process of its own, for Ray reads its mode once in each, and before anything is sent
+    there with the token. Only a clear refusal is one.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _KNOCK, address],
+            env={**os.environ, MODE: "disabled"},
+            capture_output=True,
+            text=True,
+            timeout=ANSWER,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ConnectionError(f"nothing has answered at {address} within {ANSWER:g} s") from None
+    if done.returncode:
+        raise ConnectionError((done.stderr.strip().splitlines() or ["it does not answer"])[-1])
+    return done.stdout.split()[-1:] != ["refused"]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 @contextmanager
@@ -259,18 +330,6 @@ def _of_cluster(resources: Resources, total: Mapping[str, float]) -> tuple[int, 
         share = GPU_SHARE if gpus else 0.0
     room = int(gpus / share) if share else cpus
     return resources.workers or max(1, min(cpus, room)), share
-
-
-def _ray_problem(address: str | None, error: Exception) -> SetupError:
-    reason = " ".join(str(error).split())[:300]
-    if address is None:
-        return SetupError("Ray cannot be started on this machine", why=reason)
-    return SetupError(
-        "the Ray cluster cannot be joined",
-        where=f"--ray-address {address}",
-        why=reason,
-        fix="ray status --address ADDRESS   shows whether it answers",
-    )
 
 
 @contextmanager

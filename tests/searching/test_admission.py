@@ -6,11 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from nasfuse.errors import SetupError
+from nasfuse.searching import running
 from nasfuse.searching.admission import Listener, listening_line, own_listeners, require_token
 
 
@@ -114,3 +117,60 @@ def test_each_search_of_a_process_has_a_token_of_its_own_and_leaves_none() -> No
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert len(set(run.stdout.split())) == 2
+
+
+HEAD = """
+import sys, ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def head_of_a_cluster(mode: str, token: str) -> Iterator[str]:
+    """The address of a real cluster of one node; it ends with the block."""
+    environment = {**os.environ, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": token}
+    with subprocess.Popen(
+        [sys.executable, "-c", HEAD],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as head:
+        assert head.stdout is not None
+        yield head.stdout.readline().strip()
+        head.communicate()
+
+
+def test_a_cluster_that_asks_for_no_token_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says here: it is the cluster that has to ask."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    with head_of_a_cluster("disabled", "") as address:
+        monkeypatch.setenv("RAY_ADDRESS", address)  # which is what "auto" takes first
+        for asked in (address, "auto"):
+            with (
+                pytest.raises(SetupError, match="let everybody in") as caught,
+                running._ray(running.Resources(1, address=asked)),
+            ):
+                pytest.fail("it was joined")
+            assert caught.value.where == address
+            assert "answers without a token" in caught.value.why
+
+
+def test_a_cluster_that_asks_for_the_token_may_be_joined() -> None:
+    with head_of_a_cluster("token", "a" * 64) as address:
+        assert not running._lets_in_anybody(address)
+
+
+def test_a_cluster_that_does_not_answer_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    monkeypatch.setattr(running, "ANSWER", 2.0)
+    with (
+        pytest.raises(SetupError, match="cannot be joined") as caught,
+        running._ray(running.Resources(1, address="127.0.0.1:9")),
+    ):
+        pytest.fail("it was joined")
+    assert "within 2 s" in caught.value.why

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nasfuse.searching.running import Resources, _of_cluster, _signals
+from nasfuse.errors import SetupError
+from nasfuse.searching.running import Resources, _of_cluster, _ray, _signals
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,16 @@ def test_a_sigterm_that_ray_answers_is_a_sigterm() -> None:
     assert progress.stopping == "SIGTERM"
     with pytest.raises(SystemExit), _signals(progress):
         sys.exit(1)
+
+
+def test_a_ray_that_starts_too_slowly_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on busy machines; Ray then raises what has no type of its own."""
+
+    def slow(**unused: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", slow)
+    with pytest.raises(SetupError, match="cannot be started") as caught, _ray(Resources(1)):
+        pytest.fail("it was started")
+    assert "timed out during startup" in caught.value.why
+    assert caught.value.exit_code == 5
