@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from ray import tune
 
 from nasfuse.searching.schedule import Progress
-from nasfuse.searching.watchdog import OFTEN, PATIENCE, last_words, watched
+from nasfuse.searching.watchdog import HEAD, OFTEN, PATIENCE, last_words, watched
 from nasfuse.searching.worker import Job, Task, result_path
 
 LATER = 1.5  # times as long as a worker waits for itself
+START = (
+    60.0  # seconds more, in which a worker starts: it imports torch, and images are copied to it
+)
 ASLEEP = 10.0  # seconds without a look, after which this process itself must have been stopped
-SILENT = "Timeout: it gave no sign of life at all, and was ended from outside\n"
+SILENT = "no sign of life"
 MEMORY = Path("/proc/vmstat")
 
 
@@ -29,17 +29,21 @@ def stuck_path(task: Task, job: Job) -> Path:
 
 
 class Lookout(tune.Callback):  # type: ignore[misc]
-    """Ends workers of this machine that their own watchdog cannot end, being stopped altogether."""
+    """Ends workers that their own watchdog cannot end: stopped altogether, or before it began.
 
-    def __init__(self, progress: Progress, task: Task) -> None:
-        self.progress, self.task = progress, task
-        self._signs: dict[Path, tuple[int, float]] = {}  # the last one of each, and when it was new
+    `end` ends the process that a job has, by the job's name at Ray, on whatever machine it is.
+    """
+
+    def __init__(self, progress: Progress, task: Task, end: Callable[[str], None]) -> None:
+        self.progress, self.task, self.end = progress, task, end
+        # the last sign of life of each job, and when it was new
+        self._signs: dict[str, tuple[tuple[int, int], float]] = {}
         self._looked = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
-    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Any], **unused: Any) -> None:
         """Look at what runs, every second or so."""
         before, now = self._looked, time.monotonic()
         if now - before < OFTEN:
@@ -47,24 +51,23 @@ class Lookout(tune.Callback):  # type: ignore[misc]
         self._looked = now
         if now - before > ASLEEP:
             self._signs.clear()
-        running = [stuck_path(self.task, job) for job, *_ in self.progress.running.values()]
-        self._signs = {path: self._signs[path] for path in running if path in self._signs}
-        for path in running:
-            self._look(path, now)
+        running = self.progress.running
+        self._signs = {name: sign for name, sign in self._signs.items() if name in running}
+        for name, (job, epoch, _) in running.items():
+            self._look(name, stuck_path(self.task, job), epoch, now)
 
-    def _look(self, path: Path, now: float) -> None:
-        found = watched(path)
-        if found is None:
-            return
-        last, since = self._signs.get(path, (0, now))
-        if last != found.last:
-            self._signs[path] = found.last, now
-        elif now - since > LATER * found.patience and found.host == platform.node():
-            with suppress(OSError, psutil.Error):  # it has ended by itself
-                if psutil.Process(found.process).cmdline()[0].startswith("ray::"):
-                    with path.open("a") as file:
-                        file.write(SILENT)
-                    os.kill(found.process, signal.SIGKILL)
+    def _look(self, name: str, path: Path, epoch: int, now: float) -> None:
+        found = watched(path)  # none before its first step, and between two
+        sign = epoch, found.last if found else 0
+        last, since = self._signs.get(name, (None, now))
+        if last != sign:
+            self._signs[name] = sign, now
+        elif now - since > LATER * (found.patience if found else PATIENCE) + START:
+            with suppress(OSError):  # it is for a message only
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b" " * HEAD + SILENT.encode())
+            self.end(name)
+            del self._signs[name]  # its next attempt has all that time again
 
 
 def killed_for_memory() -> int | None:
@@ -84,6 +87,8 @@ def cause_of_death(task: Task, job: Job, killed_before: int | None) -> str:
     """
     path, killed = stuck_path(task, job), killed_for_memory()
     words = last_words(path)
+    if words == SILENT:
+        return "its worker gave no sign of life for a long time, three times, and was ended"
     if words.startswith("Timeout"):
         return f"nothing moved for {PATIENCE:g} s or more, three times; {path.name} has the stack"
     if words:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.schedulers import FIFOScheduler
@@ -54,6 +55,17 @@ class InTurn(FIFOScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any, **_: Any) -> None:
         """No job before the others."""
+        self._controller = tune_controller._tune_controller
+
+    def end_worker(self, name: str) -> None:
+        """Kill the process that a job has, or that starts for it; on whatever node, if stopped too.
+
+        Ray then sees it die, as if by itself.
+        """
+        actors = self._controller._actor_manager._live_actors_to_ray_actors_resources
+        for trial, actor in self._controller._trial_to_actor.items():
+            if trial.trial_id == name and actor in actors:
+                ray.kill(actors[actor][0])
 
 
 @contextmanager

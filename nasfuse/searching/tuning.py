@@ -268,6 +268,7 @@ def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: List
     scratch = task.trials.parent / "ray"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(schedule.workers)  # which start at once
     shutil.rmtree(scratch, ignore_errors=True)  # of a search that was killed
+    in_turn = InTurn()
     try:
         tuner = tune.Tuner(
             tune.with_resources(
@@ -275,7 +276,7 @@ def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: List
             ),
             tune_config=tune.TuneConfig(
                 search_alg=JobSearcher(schedule, task, listen),
-                scheduler=InTurn(),
+                scheduler=in_turn,
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -285,7 +286,7 @@ def tune_jobs(schedule: Work, task: Task, *, gpus_per_trial: float, listen: List
                 name="jobs",
                 verbose=0,
                 stop=StudyStopper(schedule.progress),
-                callbacks=[Forgetting(), Lookout(schedule.progress, task)],
+                callbacks=[Forgetting(), Lookout(schedule.progress, task, in_turn.end_worker)],
                 failure_config=tune.FailureConfig(max_failures=2),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),

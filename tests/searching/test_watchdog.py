@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -127,6 +128,14 @@ def test_a_worker_that_stands_still_fails_its_trial_and_nothing_else(
     assert "failed" in said
 
 
+QUICK_LOOKOUT = """
+from nasfuse.searching import lookout
+lookout.START = 12.0
+from nasfuse.cli.app import main
+main()
+"""
+
+
 @pytest.mark.slow
 def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
     tmp_path: Path, few: list[str]
@@ -135,7 +144,7 @@ def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
     seen: set[int] = set()
     stopped: psutil.Process | None = None
     with subprocess.Popen(
-        [sys.executable, "-m", "nasfuse", "search", *few, "--trials", "60", "--workers", "2"],
+        [sys.executable, "-c", QUICK_LOOKOUT, "search", *few, "--trials", "60", "--workers", "2"],
         cwd=tmp_path,
         env={**os.environ, "NASFUSE_PATIENCE": "10"},
         stdout=subprocess.PIPE,
@@ -158,6 +167,41 @@ def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
     assert {result.status for result in read_results(results)} == {"complete"}
 
 
+def starting(search: int) -> psutil.Process | None:
+    """A worker of this search that Ray has started and that has not begun to work."""
+    for process in psutil.Process(search).children(recursive=True):
+        with suppress(psutil.Error):
+            if process.cmdline()[:1] == ["ray::ResourceTrainable.__init__"]:
+                return process
+    return None
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_before_its_first_step_is_ended_and_replaced(
+    tmp_path: Path, few: list[str]
+) -> None:
+    """There its own watchdog has not begun, and no file says who it is."""
+    stopped: psutil.Process | None = None
+    with subprocess.Popen(
+        [sys.executable, "-c", QUICK_LOOKOUT, "search", *few, "--trials", "1", "--workers", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "NASFUSE_PATIENCE": "4"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        while process.poll() is None:
+            if stopped is None and (stopped := starting(process.pid)):
+                stopped.suspend()
+            time.sleep(0.01)
+        said = process.stdout.read() if process.stdout else ""
+    assert process.returncode == 0, said
+    assert stopped is not None
+    assert not stopped.is_running()
+    results = read_results(tmp_path / "studies/s/results.jsonl")
+    assert {result.status for result in results} == {"complete"}
+
+
 @pytest.mark.parametrize(
     ("words", "before", "after", "cause"),
     [
@@ -166,6 +210,7 @@ def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
         ("", None, None, "killed for want of memory?"),
         ("Fatal Python error: Bus error\n\nStack", 0, 0, "Fatal Python error: Bus error"),
         ("Timeout (0:10:00)!\n", 0, 0, "nothing moved"),
+        (lookout.SILENT, 0, 0, "its worker gave no sign of life"),
     ],
 )
 def test_causes_of_death_say_what_is_known(
