@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from nasfuse.errors import StorageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -51,9 +53,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left; call it only while nobody else writes in the folder."""
+    """Remove what killed writers left; of others that still live, nothing."""
     for leftover in folder.glob(".*.tmp-*"):
-        leftover.unlink(missing_ok=True)
+        writer = leftover.name.rpartition(".tmp-")[2].partition("-")[0]
+        if not _writes(writer):
+            leftover.unlink(missing_ok=True)
+
+
+def _writes(process: str) -> bool:
+    """Whether there is another process of this number."""
+    # in a container, the process after a killed one may well have its number
+    own = str(os.getpid())
+    return process.isdecimal() and process != own and psutil.pid_exists(int(process))
 
 
 def refusal(path: Path, error: OSError, *, written: int = 0) -> StorageError:

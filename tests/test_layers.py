@@ -62,7 +62,7 @@ HOMES = {
     "PIL": {"data"},
     "platformdirs": {"data"},
     "plotly": {"page"},
-    "psutil": {"machine", "memory", "searching"},
+    "psutil": {"files", "machine", "memory", "searching"},
     "ray": {"searching"},
     "rich": {"screens", "terminal", "fusion_screens", "training_screen"},
     "scipy": {"effects", "finals"},

@@ -27,6 +27,7 @@ from nasfuse.results import Objective, Result, append_result, parse_result, read
 from nasfuse.space import SearchSpace, parse_space
 
 SEARCH = "nasfuse search --budget 400MFLOPs"
+GLANCE = 0.5  # seconds; who only asks whether a study is held holds it for much less
 FORMAT = 2  # of a study's folder; in 1 short trainings were judged by their accuracy
 
 
@@ -252,7 +253,7 @@ class Study:
         """
         lock, owner = FileLock(self.folder / "study.lock"), self.folder / "study.pid"
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=GLANCE, poll_interval=0.01)
         except Timeout:
             holder = owner.read_text() if owner.exists() else "unknown"
             raise StorageError(

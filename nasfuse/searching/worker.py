@@ -306,7 +306,13 @@ def record(
     cause: str | None = None,
     manner: Manner | None = None,
 ) -> Result:
-    """A job's result on the disk, complete where it has scores and failed where it has a cause."""
+    """A job's result on the disk, complete where it has scores and failed where it has a cause.
+
+    Where there is a complete one, that stays, and is returned: a worker that outlived its search
+    may have finished the job at which another one failed.
+    """
+    if cause and (earlier := recorded(task, job)) and earlier.status == "complete":
+        return earlier
     price = cost(job.architecture)
     # the top rung is what will be exported: there thop itself is asked, not our formula for it,
     # and on the CPU, for the worker would be larger by the meta device from then on

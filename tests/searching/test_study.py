@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,11 +57,18 @@ def test_a_torn_last_line_is_dropped_and_the_worker_s_copy_taken(
     folder = study.trial(lost.key)
     folder.mkdir(parents=True)
     (folder / "rung0.json").write_text(lost.model_dump_json(exclude_none=True))
-    (folder / ".rung1.json.tmp-1").write_text("half")
+    (folder / f".rung1.json.tmp-{dead_process()}-1").write_text("half")
+    (folder / ".rung1.json.tmp-of-somebody").write_text("half")
+    (folder / f".rung2.json.tmp-{os.getppid()}-1").write_text("of a writer that lives")
     assert [r.number for r in study.results] == [0]
     assert [r.number for r in study.recover()] == [0, 1]
     assert [r.number for r in study.recover()] == [0, 1]
-    assert not list(folder.glob(".*"))
+    assert [path.name for path in folder.glob(".*")] == [f".rung2.json.tmp-{os.getppid()}-1"]
+
+
+def dead_process() -> int:
+    with subprocess.Popen(["true"]) as process:
+        return process.pid
 
 
 def test_half_a_line_is_taken_back(
@@ -156,6 +164,36 @@ def test_a_study_serves_one_process(tmp_path: Path, make_settings: MakeSettings)
     assert "is in use" in second.stderr
     assert str(os.getpid()) in second.stderr
     assert subprocess.run(command, check=False).returncode == 0
+
+
+LOOKING = """
+import sys
+from pathlib import Path
+from nasfuse.searching.study import Study
+study = Study.open(Path(sys.argv[1]))
+print("looks", flush=True)
+while (study.folder / "trials").exists():
+    study.searcher
+"""
+
+
+def test_looking_at_a_study_keeps_nobody_from_searching_in_it(
+    tmp_path: Path, make_settings: MakeSettings
+) -> None:
+    """Who looks holds the lock for an instant, where a killed search has left its number."""
+    study = Study.create(tmp_path / "a", make_settings())
+    command = [sys.executable, "-c", LOOKING, str(study.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as looking:
+        assert looking.stdout is not None
+        looking.stdout.readline()
+        try:
+            for _ in range(100):
+                (study.folder / "study.pid").write_text(str(dead_process()))
+                time.sleep(0.002)
+                with study.locked():
+                    pass
+        finally:
+            (study.folder / "trials").rmdir()
 
 
 def test_studies_are_found_by_name_or_by_last_use(

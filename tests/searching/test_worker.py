@@ -170,6 +170,15 @@ def test_a_failure_is_recorded_with_its_cause(task: Task, job: Job) -> None:
     assert (task.trials / job.key / "rung1.json").exists()
 
 
+def test_a_failure_takes_no_complete_result_away(task: Task, job: Job) -> None:
+    """As where a worker that outlived a killed search ends the job beside the resumed one."""
+    whole = finish(Evaluation(task, job))
+    path = task.trials / job.key / "rung1.json"
+    kept = path.read_bytes()
+    assert record(task, job, {"seconds": 0.0}, cause="its worker died three times") == whole
+    assert path.read_bytes() == kept
+
+
 def test_latency_is_measured_on_the_first_rung_where_it_is_the_objective(
     task: Task, job: Job
 ) -> None:
