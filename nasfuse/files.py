@@ -62,9 +62,9 @@ def sweep(folder: Path) -> None:
 
 def _writes(process: str) -> bool:
     """Whether there is another process of this number."""
+    number = int(process) if process.isdecimal() and len(process) < 10 else 0
     # in a container, the process after a killed one may well have its number
-    own = str(os.getpid())
-    return process.isdecimal() and process != own and psutil.pid_exists(int(process))
+    return number not in (0, os.getpid()) and psutil.pid_exists(number)
 
 
 def refusal(path: Path, error: OSError, *, written: int = 0) -> StorageError:
