@@ -10,7 +10,9 @@ same class, but as objects of the driver on a clock of their own, a trial of som
 in which nothing is trained and accuracies are made up; what they take of the processor is not
 counted. So what is left out is Ray's transport between processes.
 
-`--real` leaves nothing out: tiny networks are trained by worker processes of Ray.
+`--real` leaves nothing out: tiny networks are trained by worker processes of Ray. It ends with exit
+code 1 where the driver or the largest worker has more than 5 % more memory at the end than after 50
+trials.
 
 A row says, for the trials since the row before: milliseconds a trial that the driver took of the
 processor and that passed, what other threads of its process took (MLflow's among them), and what a
@@ -29,6 +31,7 @@ import math
 import os
 import platform
 import random
+import sys
 import tempfile
 import time
 from collections import deque
@@ -54,6 +57,7 @@ from nasfuse.searching.worker import Job, Manner, Task, record
 
 SECONDS = 20.0  # of a simulated first rung at the whole budget
 MARKS = (50, 100, 200, 500, 1000, 2000, 5000, 10000)
+GROWTH = 5.0  # per cent from the first mark to the end, that memory may grow by
 SAMPLES = 20  # results before a mark, over which workers are looked at
 
 
@@ -321,6 +325,17 @@ def planned(options: argparse.Namespace, studies: Path) -> Plan:
     return plan._replace(settings=plan.settings.model_copy(update={"recipe": recipe}))
 
 
+def growth(rows: list[dict[str, float]]) -> dict[str, float]:
+    """By how many per cent memory has grown from the first row to the last."""
+    names = {"driver": "memory_mb", "largest worker": "worker_mb"}
+    first, last = rows[0], rows[-1]
+    return {
+        who: round(100 * (last[name] / first[name] - 1), 1)
+        for who, name in names.items()
+        if name in first
+    }
+
+
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """A search of so many trials: its curve, and how it ended."""
     if not options.real:
@@ -338,6 +353,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             "seconds": round(time.monotonic() - began, 1),
             "mlflow": outcome.view_problem or "shows all",
             "rows": curve.rows,
+            "growth_percent": growth(curve.rows),
         }
 
 
@@ -358,12 +374,20 @@ def main() -> None:
     asked = {"workers": "real" if options.real else "simulated", **vars(options)}
     if options.json:
         print(json.dumps({**head, "asked": asked, **found}, indent=2))
-        return
-    print(f"{where}; {options.at_once} {asked['workers']} workers, sampler {options.sampler}")
+    else:
+        show(found, f"{where}; {options.at_once} {asked['workers']} workers, {options.sampler}")
+    sys.exit(options.real and max(found["growth_percent"].values()) > GROWTH)
+
+
+def show(found: dict[str, Any], head: str) -> None:
+    print(head)
     print("  ".join(found["rows"][0]))
     for row in found["rows"]:
         print("  ".join(f"{value:>{len(name)}}" for name, value in row.items()))
-    print(", ".join(f"{name} {value}" for name, value in found.items() if name != "rows"))
+    about = {name: value for name, value in found.items() if name not in ("rows", "growth_percent")}
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    grown = ", ".join(f"{who} {percent:+.1f} %" for who, percent in found["growth_percent"].items())
+    print(f"memory from {found['rows'][0]['trials']} trials to the end: {grown}")
 
 
 if __name__ == "__main__":

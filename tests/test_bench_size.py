@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,10 @@ def test_a_small_search_with_simulated_workers_goes_the_whole_way(tmp_path: Path
     assert row["trials"] == 14
     assert row["proposal_ms"] > 0
     assert row["open_files"] > 10
+    assert found["growth_percent"] == {"driver": 0.0}
+
+
+def test_growth_is_that_of_the_driver_and_the_largest_worker() -> None:
+    rows = [{"memory_mb": 400.0, "worker_mb": 300.0}, {}, {"memory_mb": 404.0, "worker_mb": 330.0}]
+    growth = runpy.run_path(str(SCRIPT))["growth"]
+    assert growth(rows) == {"driver": 1.0, "largest worker": 10.0}
