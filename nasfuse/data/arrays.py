@@ -29,7 +29,6 @@ import re
 import sys
 import traceback
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,7 +151,7 @@ def _read(path: Path, wanted: set[str]) -> Arrays:
             chosen = {name: inside[name] for name in NAMES if name in wanted and name in inside}
             _check_size(path, sum(info.file_size for info in chosen.values()))
             return {name: _array(archive, info) for name, info in chosen.items()}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError) as error:
+    except Exception as error:  # zipfile, its decompressors and numpy's parser have each their own
         raise DataError(
             "this file of arrays cannot be read",
             where=str(path),
@@ -176,9 +175,12 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
         one = version == (1, 0)
         header = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(stream)
-        expected = stream.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        expected = stream.tell() + size
     if dtype.hasobject:
         raise ValueError(f"{info.filename} holds Python objects, which are never loaded")
+    if size == 0:  # numpy makes an array of the shape all the same, however long it is
+        raise ValueError(f"{info.filename} is empty: {dtype.str} of shape {shape}")
     if min(shape, default=0) < 0 or expected != info.file_size:
         raise ValueError(
             f"{info.filename} has {info.file_size:,} bytes; {shape} needs {expected:,}"
@@ -198,6 +200,8 @@ def _images(source: str, arrays: Arrays, name: str) -> NDArray[np.uint8]:
             "they would have to be rounded or clipped, and only you know how",
             fix="images = (images * 255).round().astype('uint8')   for values from 0 to 1",
         )
+    if images.size == 0:
+        raise _unusable(source, f"'{name}' are empty", f"they have the shape {images.shape}")
     if images.ndim == 3:
         images = images[:, None]
     first, last = (images.ndim == 4 and images.shape[axis] in (1, 3) for axis in (1, -1))

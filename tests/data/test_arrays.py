@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import random
 import sys
 import zipfile
 from pathlib import Path
@@ -128,25 +130,67 @@ def test_no_images(tmp_path: Path) -> None:
         load(tmp_path, pictures=np.zeros(3))
 
 
-def forged(path: Path, shape: tuple[int, ...]) -> Path:
-    """A file whose header promises more than it holds."""
-    arrays = some(4)
+def forged(path: Path, shape: tuple[int, ...], descr: str = "|u1", content: bytes = b"") -> Path:
+    """A file whose header promises something else than it holds."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        stream, {"descr": descr, "fortran_order": False, "shape": shape}
     )
-    stream.write(arrays["images"].tobytes())
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("images.npy", stream.getvalue())
+        archive.writestr("images.npy", stream.getvalue() + content)
         archive.writestr("labels.npy", b"")
     return path
 
 
 @pytest.mark.parametrize("shape", [(10**6, 10**6, 3), (5, 9, 9), (2**70, 2), (-1, 9, 9)])
 def test_a_header_is_not_believed(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = forged(tmp_path / "x.npz", shape, content=some(4)["images"].tobytes())
     with pytest.raises(DataError, match="cannot be read") as caught:
-        load_dataset(str(forged(tmp_path / "x.npz", shape)), side=8)
+        load_dataset(str(path), side=8)
     assert " needs " in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("shape", "descr"),
+    [((3 * 10**9,), "<U0"), ((3 * 10**9,), "|V0"), ((0, 10**24), "|u1"), ((0, 9, 9), "|u1")],
+)
+def test_what_takes_no_bytes_is_refused(tmp_path: Path, shape: tuple[int, ...], descr: str) -> None:
+    """Numpy takes `<U0` for `<U1`: of three billions of them it would make 11 GiB."""
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        load_dataset(str(forged(tmp_path / "x.npz", shape, descr)), side=8)
+    assert "images.npy is empty" in caught.value.why
+
+
+@pytest.mark.filterwarnings("ignore")  # of headers by Python 2, and of what they quote
+def test_mutants_are_refused_or_sound(tmp_path: Path) -> None:
+    """Of each way that a zip can be packed, with the checksums right or not."""
+    chance, path, refused = random.Random(0), tmp_path / "x.npz", 0
+    packings = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    members = []
+    for array in some(40).values():
+        stream = io.BytesIO()
+        np.lib.format.write_array(stream, array)
+        members.append(stream.getvalue())
+    for number in range(400):
+        images, labels = members
+        if number % 2:
+            images = changed(images[:128], chance) + images[128:]  # of its header
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w", packings[number // 2 % 4]) as archive:
+            archive.writestr("images.npy", images)
+            archive.writestr("labels.npy", labels)
+        path.write_bytes(whole.getvalue() if number % 2 else changed(whole.getvalue(), chance))
+        with contextlib.suppress(DataError):
+            load_dataset(str(path), side=8)
+            continue
+        refused += 1
+    assert 200 < refused < 400
+
+
+def changed(content: bytes, chance: random.Random) -> bytes:
+    """With another byte somewhere, or a sign put in."""
+    place, sign = chance.randrange(len(content)), chance.choice(b"([{',9-UO\n\\\x00\xff")
+    return content[:place] + bytes((sign,)) + content[place + chance.randrange(2) :]
 
 
 def test_more_than_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +229,9 @@ def pair():
 
 def more():
     return good() | {"label": 1}
+
+def none():
+    return {name: array[:0] for name, array in good().items()}
 """
 
 
@@ -219,6 +266,7 @@ def test_a_function(module: str) -> None:
         ("crush", "did you mean 'crash'", "does not have it"),
         ("pair", "returned no mapping", "tuple"),
         ("more", "returned 'label'", "the names are images"),
+        ("none", "'images' are empty", "(0, 8, 8)"),
     ],
 )
 def test_a_function_that_fails(module: str, function: str, said: str, why: str) -> None:
