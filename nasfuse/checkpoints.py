@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import torch
 
 from nasfuse.errors import StorageError
-from nasfuse.files import replacing
+from nasfuse.files import replacing, sync
 
+MAX_BYTES = 8 << 30  # more than 500 million parameters with what an optimiser keeps of them
 _MARK = b"nasfuse1"
 _HEAD = len(_MARK) + hashlib.sha256().digest_size
 
@@ -27,10 +28,11 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; what the file held becomes the previous checkpoint.
+    """Write tensors and plain values; what the file held, if it is whole, becomes the previous one.
 
     Raises:
-        StorageError: the disk is full or the folder cannot be written; nothing has changed then.
+        StorageError: the disk is full or the folder cannot be written; a whole checkpoint is there
+            then if there was one before.
     """
     stream = io.BytesIO()
     torch.save(state, stream)
@@ -39,8 +41,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         with temporary.open("wb") as file:
             file.write(_MARK + hashlib.sha256(content).digest())
             file.write(content)
-        if path.exists():  # a kill right after this line leaves the previous one alone
-            path.replace(_previous(path))
+        sync(temporary)  # before what is there is touched
+        found = _examined(path)
+        if found and not found.fault:  # a damaged one must not take the place of a whole one
+            path.replace(_previous(path))  # a kill right after this line leaves that alone
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
@@ -51,11 +55,11 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     """
     damaged: list[str] = []
     for candidate in (path, _previous(path)):
-        if candidate.exists():
-            content = candidate.read_bytes()
-            if (fault := _fault(content)) is None:
-                return Checkpoint(_read(content), _notice(path, damaged))
-            damaged.append(f"{candidate.name} {fault}")
+        found = _examined(candidate)
+        if found and not found.fault:
+            return Checkpoint(_read(found.content), _notice(path, damaged))
+        if found:
+            damaged.append(f"{candidate.name} {found.fault}")
     if not damaged:
         return None
     raise StorageError(
@@ -84,11 +88,29 @@ def _read(content: bytes) -> dict[str, Any]:
     return state
 
 
+class _File(NamedTuple):
+    content: bytes
+    fault: str | None  # what is wrong with it
+
+
+def _examined(path: Path) -> _File | None:
+    """A file, None where there is none (any more)."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            return _File(b"", f"is too large for a checkpoint ({size} bytes)")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _File(b"", f"cannot be read ({error.strerror})")
+    return _File(content, _fault(content))
+
+
 def _fault(content: bytes) -> str | None:
-    """What is wrong with a file's content, if anything."""
     if not content.startswith(_MARK) or len(content) < _HEAD:
         return f"is no checkpoint, or was cut short ({len(content)} bytes)"
-    if hashlib.sha256(content[_HEAD:]).digest() != content[len(_MARK) : _HEAD]:
+    if hashlib.sha256(memoryview(content)[_HEAD:]).digest() != content[len(_MARK) : _HEAD]:
         return f"does not have the checksum it was written with ({len(content)} bytes)"
     return None
 

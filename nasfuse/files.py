@@ -23,15 +23,15 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well.
 
     Raises:
-        StorageError: the disk is full or the folder cannot be written.
+        StorageError: the disk is full or the folder cannot be written; `path` is as it was then, or
+            whole and new, where only the sync of its folder failed.
     """
     writer = f"{os.getpid()}-{threading.get_ident()}"
     temporary = path.with_name(f".{path.name}.tmp-{writer}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -42,14 +42,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace the file's content with these bytes, or leave it as it was."""
+    """Replace the file's content with these bytes. Raises StorageError as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file's content with this text, or leave it as it was."""
+    """Replace the file's content with this text. Raises StorageError as `replacing` does."""
     write_bytes(path, text.encode())
+
+
+def sync(path: Path) -> None:
+    """Do not return before what the file holds would survive a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sweep(folder: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 import torch
 
 from nasfuse.architecture import Architecture
-from nasfuse.checkpoints import load_checkpoint, remove_checkpoint, save_checkpoint
+from nasfuse.checkpoints import MAX_BYTES, load_checkpoint, remove_checkpoint, save_checkpoint
 from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import StorageError
@@ -104,6 +107,58 @@ def test_where_none_is_whole_both_are_named(saved: Path) -> None:
         load_checkpoint(saved)
     assert "rung0.ckpt" in caught.value.why
     assert "rung0.previous.ckpt" in caught.value.why
+
+
+def test_a_damaged_newest_never_takes_the_place_of_the_previous_one(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After going on from the previous one: whatever becomes of the next, a whole one is left."""
+    flip(saved, 500)
+    save_checkpoint(saved, {"number": 3})
+    flip(saved, 500)
+    found = load_checkpoint(saved)
+    assert found is not None
+    assert found.state["number"] == 1
+
+    def cut_off(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the power was cut")
+
+    save_checkpoint(saved, {"number": 4})
+    monkeypatch.setattr(os, "fsync", cut_off)
+    with pytest.raises(StorageError):
+        save_checkpoint(saved, {"number": 5})
+    found = load_checkpoint(saved)
+    assert found is not None
+    assert (found.state["number"], found.notice) == (4, None), "nothing is renamed before the sync"
+
+
+def test_one_that_goes_while_it_is_looked_for_counts_as_absent(saved: Path) -> None:
+    """As where another process ends the training of the same network."""
+    whole = saved.rename(saved.with_name("whole"))
+    remove_checkpoint(saved)
+    code = "import os, sys\nwhile True: os.link(*sys.argv[1:]), os.unlink(sys.argv[2])"
+    with subprocess.Popen([sys.executable, "-I", "-c", code, str(whole), str(saved)]) as other:
+        try:
+            end = time.monotonic() + 1
+            found = set()
+            while time.monotonic() < end:
+                found.add(load_checkpoint(saved) is None)
+        finally:
+            other.kill()
+    assert found == {True, False}
+
+
+def test_what_is_too_large_or_no_file_is_not_read(saved: Path) -> None:
+    os.truncate(saved, MAX_BYTES + 1)  # takes no room on the disk
+    found = load_checkpoint(saved)
+    assert found is not None
+    assert found.state["number"] == 1
+    assert "too large" in str(found.notice)
+    saved.unlink()
+    saved.mkdir()
+    found = load_checkpoint(saved)
+    assert found is not None
+    assert "cannot be read (Is a directory)" in str(found.notice)
 
 
 @pytest.mark.slow
