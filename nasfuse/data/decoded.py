@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,9 +90,9 @@ def _cached(place: Path, files: int, side: int) -> Decoded | None:
         if place.stat().st_size != int(np.prod(shape)):
             return None
         os.utime(place)  # it was used
+        return _mapped(place, shape, bad)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return _mapped(place, shape, bad)
 
 
 def _mapped(place: Path, shape: tuple[int, ...], bad: dict[int, str]) -> Decoded:
@@ -118,19 +119,28 @@ def _kept(place: Path, paths: Sequence[Path], shape: tuple[int, int, int]) -> De
         os.truncate(disk, len(good) * size)
     note = {"channels": shape[0], "bad": {str(index): reason for index, reason in bad.items()}}
     write_text(place.with_suffix(".json"), json.dumps(note))
+    found = _mapped(place, (len(good), *shape), bad)
     _make_room(place.parent, keep=place)
-    return _mapped(place, (len(good), *shape), bad)
+    return found
 
 
 def _make_room(folder: Path, *, keep: Path) -> None:
     """Remove what killed processes left, and what was not used for longest beyond KEPT."""
-    for part in folder.glob(".*.tmp-*"):
-        if time.time() - part.stat().st_mtime > ABANDONED:
+    for part, about in _listed(folder, ".*.tmp-*"):
+        if time.time() - about.st_mtime > ABANDONED:
             part.unlink(missing_ok=True)
-    files = sorted(folder.glob("*.pixels"), key=lambda path: -path.stat().st_mtime)
     total = 0
-    for path in files:
-        total += path.stat().st_size
+    for path, about in sorted(_listed(folder, "*.pixels"), key=lambda found: -found[1].st_mtime):
+        total += about.st_size
         if total > KEPT and path != keep:
             path.unlink(missing_ok=True)
             path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _listed(folder: Path, pattern: str) -> list[tuple[Path, os.stat_result]]:
+    """Files and what the system says of them, but those that other processes rename meanwhile."""
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            found.append((path, path.stat()))
+    return found

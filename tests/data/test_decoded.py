@@ -141,6 +141,30 @@ def test_the_oldest_go_when_room_is_needed(
     assert sum(1 for _ in cache.iterdir()) == 3, "with the last one that was abandoned"
 
 
+def test_two_processes_fill_one_cache_at_once(tmp_path: Path, cache: Path) -> None:
+    """While one looks for room, the other renames the files that it is done with."""
+    paths = [tmp_path / f"{number}.png" for number in range(24)]
+    for number, path in enumerate(paths):
+        Image.new("L", (5, 5), 10 * number).save(path)
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from nasfuse.data.decoded import decoded\n"
+        "input()\n"
+        "for side in range(1, 40):\n"
+        "    found = decoded([*map(Path, sys.argv[1:])], side=side)\n"
+        "    assert found.images[:, 0, 0, 0].tolist() == [*range(0, 240, 10)]\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, paths)]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(2)]
+    for one in both:
+        assert one.stdin is not None
+        one.stdin.write(b"\n")
+        one.stdin.flush()
+    assert [one.wait() for one in both] == [0, 0]
+    assert kept(cache) == 39 * [".json"] + 39 * [".pixels"]
+
+
 def test_two_at_once_agree(paths: list[Path]) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: np.array(decoded(paths, side=4).images), range(8)))
