@@ -6,7 +6,6 @@ that will be used. After each epoch a checkpoint is left, from which the same ca
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save
 
 from nasfuse.checkpoints import load_checkpoint, save_checkpoint
 from nasfuse.costs import show_macs
@@ -27,7 +24,8 @@ from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.data.load import load_test
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
-from nasfuse.files import refusal, sweep, write_bytes, write_text
+from nasfuse.files import refusal, sweep, write_text
+from nasfuse.kept_weights import load_weights, require_weights, save_weights
 from nasfuse.memory import (
     is_out_of_memory,
     recompute_if_needed,
@@ -36,6 +34,7 @@ from nasfuse.memory import (
     step_memory,
 )
 from nasfuse.network import build, cost, thop_macs
+from nasfuse.searching.locking import holding
 from nasfuse.searching.worker import REPEAT_STRIDE, Clock, versions
 from nasfuse.trained import (
     RESULT,
@@ -49,6 +48,7 @@ from nasfuse.trained import (
 )
 from nasfuse.training import NonFiniteError, Training, answers, evaluate, recalibrate
 
+AGAIN = "give the same `nasfuse train` again: it trains this seed anew"
 LEAST = 2  # times the maps that blocks put out, which every training step keeps
 
 
@@ -88,7 +88,8 @@ class FullTraining:
         """Train what is not trained yet, judge all seeds, and write the result; or read it.
 
         Raises:
-            StorageError: another process trains in the folder, or it cannot be written.
+            StorageError: another process trains in the folder, it cannot be written, or weights
+                were changed after their training.
             SearchError: the loss of a seed left the finite numbers, or half the batch was too much
                 for the memory.
         """
@@ -118,25 +119,24 @@ class FullTraining:
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "training.lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StorageError(
-                "another process trains this network already", where=str(self.folder)
-            ) from None
         except OSError as error:
             raise refusal(self.folder, error) from None
-        try:
+
+        def refuse(holder: str) -> StorageError:
+            return StorageError(
+                "another process trains this network already",
+                where=str(self.folder),
+                why=f"process {holder} holds the folder",
+                fix="wait for it, or end it: the same command goes on from its last epoch",
+            )
+
+        with holding(self.folder, "training", refuse):
             yield
-        finally:
-            lock.release()
 
     def _seed(self, number: int, pace: _Pace) -> SeedRun:
         """The training of one seed; where memory runs out, once more with half the batch."""
-        name = f"seed{number + 1}"
-        weights, finished = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
-        if finished.exists() and weights.exists():
-            return SeedRun.model_validate_json(finished.read_text(encoding="utf-8"))
+        if (run := self._finished(number, pace)) is not None:
+            return run
         try:
             return self._train(number, pace)
         except (RuntimeError, MemoryError) as error:
@@ -156,11 +156,29 @@ class FullTraining:
                 fix="--recipe FILE   with a smaller 'batch'",
             ) from None
 
+    def _finished(self, number: int, pace: _Pace) -> SeedRun | None:
+        """What came of a seed, where its weights are still those that were trained."""
+        path = self.folder / f"seed{number + 1}.json"
+        if not path.exists():
+            return None
+        try:
+            run = SeedRun.model_validate_json(path.read_text(encoding="utf-8"))
+            require_weights(self.folder / run.weights, run.sha256, fix="")
+        except (
+            ValueError,
+            StorageError,
+        ) as error:  # pydantic's and those of letters are the former
+            what = error.what if isinstance(error, StorageError) else f"{path.name} is damaged"
+            pace.note(f"seed {number + 1}: {what}; it is trained again")
+            return None
+        return run
+
     def _train(self, number: int, pace: _Pace, *, retry: str | None = None) -> SeedRun:
         """The training of one seed, from its last checkpoint where there is one."""
         name = f"seed{number + 1}"
         weights, finished = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
-        training, epochs, clock, pace.notice, retry = self._begin(number, retry)
+        training, epochs, clock, notice, retry = self._begin(number, retry)
+        pace.note(notice)
         validation = None
         if not self.settings.all_data:
             validation = self.images(self.dataset.validation)
@@ -184,15 +202,14 @@ class FullTraining:
             }
             save_checkpoint(self.folder / f"{name}.ckpt", state)
             pace.tell(number, epochs)
+        pace.tell_notice(number, epochs)
         recalibrate(training.network, training.images)
-        tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
-        content = save(tensors, metadata={"architecture": self.settings.architecture.key})
-        write_bytes(weights, content)
+        sha256 = save_weights(weights, training.network, key=self.settings.architecture.key)
         seconds = clock.spent["seconds"]
         run = SeedRun(
             seed=number,
             weights=weights.name,
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=sha256,
             seconds=seconds,
             epochs=tuple(epochs),
             batch=training.recipe.batch,
@@ -261,7 +278,8 @@ class FullTraining:
         network = build(self.settings.architecture).to(self.device)
         confusions = []
         for run in runs:
-            network.load_state_dict(load_file(self.folder / run.weights))
+            path = require_weights(self.folder / run.weights, run.sha256, fix=AGAIN)
+            load_weights(network, path)
             confusions.append(_confusion(network, images, len(self.settings.classes)))
         return Scores.of(confusions)
 
@@ -296,9 +314,21 @@ class _Pace:
         if not self.count:
             self.began = time.monotonic()
 
+    def note(self, notice: str | None) -> None:
+        """To be said with the next epoch."""
+        self.notice = "; ".join(filter(None, (self.notice, notice))) or None
+
     def tell(self, run: int, epochs: list[Epoch]) -> None:
         self.count += 1
-        settings, each = self.settings, (time.monotonic() - self.began) / self.count
+        self._tell(run, epochs)
+
+    def tell_notice(self, run: int, epochs: list[Epoch]) -> None:
+        """What no epoch has said, because all of the seed's were trained before."""
+        if self.notice:
+            self._tell(run, epochs)
+
+    def _tell(self, run: int, epochs: list[Epoch]) -> None:
+        settings, each = self.settings, (time.monotonic() - self.began) / max(1, self.count)
         left = each * (settings.epochs * (settings.seeds - run) - len(epochs))
         if self.listen is not None:
             self.listen(Moment(settings, run, len(epochs), epochs[-1], left, self.notice))

@@ -45,7 +45,8 @@ class Result(BaseModel):
     trainings of a finalist, each with a seed of its own. Where it is `too_slow`, its latency is
     over the limit of the search and it was not trained. `batch` is what it was trained with; where
     that is half of what the recipe says, `retry` says what made it begin again. Where it
-    `recomputes`, dense layers did so to save memory.
+    `recomputes`, dense layers did so to save memory. `weights_sha256` is that of the file with its
+    weights; studies of before that lack it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +72,7 @@ class Result(BaseModel):
     batch: int | None = None
     retry: str | None = None
     recomputes: bool | None = None
+    weights_sha256: str | None = None
     seconds: float
     cpu_seconds: float | None = None
     gpus: float | None = None

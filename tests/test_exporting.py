@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -267,7 +268,11 @@ def foreign(path: Path) -> None:
     save_file({"other.weight": torch.zeros(3)}, path)
 
 
-@pytest.mark.parametrize("damage", [torn, pickled, foreign])
+def huge(path: Path) -> None:
+    os.truncate(path, 1 << 40)  # takes no room on the disk
+
+
+@pytest.mark.parametrize("damage", [torn, pickled, foreign, huge])
 def test_damaged_weights_are_refused(
     tmp_path: Path, origin: Origin, damage: Callable[[Path], None]
 ) -> None:

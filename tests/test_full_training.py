@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,71 @@ def test_weights_changed_after_the_training_are_refused(plan: Plan) -> None:
     planned = plan(seeds=1)
     result, path = planned.run(), planned.folder / "seed1.safetensors"
     assert origin_of_training(planned.folder, result).weights == path
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    flip_a_bit(path)
     with pytest.raises(StorageError, match="not those that were trained"):
         origin_of_training(planned.folder, result)
+
+
+@pytest.mark.parametrize("damaged", ["seed1.safetensors", "seed1.json"])
+def test_a_finished_seed_that_was_changed_is_trained_again_and_that_is_said(
+    plan: Plan, tmp_path: Path, damaged: str
+) -> None:
+    whole = plan(out=tmp_path / "whole")
+    expected = whole.run()
+
+    def kill(moment: Moment) -> None:
+        if moment.run == 1:
+            raise KeyboardInterrupt
+
+    killed = plan()
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(kill)
+    flip_a_bit(killed.folder / damaged)
+    moments: list[Moment] = []
+    result = plan().run(moments.append)
+    assert moments[0].notice is not None
+    assert "seed 1" in moments[0].notice
+    assert "trained again" in moments[0].notice
+    # nothing is left to train of the first seed, whose checkpoint is there
+    assert [(m.run, m.epoch, bool(m.notice)) for m in moments] == [(0, 2, True), (1, 2, False)]
+    assert same(weights(killed.folder), weights(whole.folder))
+    assert result.test == expected.test
+
+
+def test_weights_that_are_changed_before_they_are_judged_are_not(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    planned, judge = plan(), FullTraining._judge
+
+    def changed(self: FullTraining, runs: Any) -> Trained:
+        flip_a_bit(self.folder / "seed1.safetensors")
+        return judge(self, runs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FullTraining, "_judge", changed)
+        with pytest.raises(StorageError, match="not those that were trained") as caught:
+            planned.run()
+    assert "again" in caught.value.fix
+    assert "test" not in reads
+    assert plan().run().test is not None
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x80
+    path.write_bytes(content)
+
+
+def test_a_second_training_in_a_folder_is_told_who_holds_it(plan: Plan) -> None:
+    first, second = plan(), plan()
+
+    def begin(moment: Moment) -> None:
+        with pytest.raises(StorageError, match="already") as caught:
+            second.run()
+        assert f"process {os.getpid()}" in caught.value.why
+
+    first.run(begin)
+    assert not (first.folder / "training.pid").exists()
 
 
 def test_a_killed_training_goes_on_bit_for_bit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,20 @@ def test_weights_of_short_runs_are_refused_unless_asked_for(study: Study) -> Non
     assert found.kind == "short"
     assert "not to be used" in found.story
     assert found.weights.name == "rung0.safetensors"
+
+
+def test_weights_of_the_search_that_were_changed_are_refused(study: Study) -> None:
+    result = choose(study, "0")
+    path = study.trial(result.key) / f"rung{TOP}.safetensors"
+    content = path.read_bytes()
+    whole = result.model_copy(update={"weights_sha256": hashlib.sha256(content).hexdigest()})
+    assert origin_of_trial(study, whole, "search").weights == path
+    path.write_bytes(content[:-1] + bytes((content[-1] ^ 0x80,)))
+    with pytest.raises(StorageError, match="not those that were trained") as caught:
+        origin_of_trial(study, whole, "search")
+    assert caught.value.where == str(path)
+    assert "nasfuse train a --trial 0" in caught.value.fix
+    assert origin_of_trial(study, result, "search").weights == path, "an older study has no sums"
 
 
 def test_a_full_training_goes_before_the_search(

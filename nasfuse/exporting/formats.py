@@ -9,7 +9,6 @@ from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
-from safetensors.torch import save
 from torch import nn
 
 from nasfuse.costs import Shape
@@ -20,6 +19,7 @@ from nasfuse.exporting.runtimes import write_executorch, write_openvino
 from nasfuse.exporting.served import write_mlflow
 from nasfuse.exporting.source import WIDTH, describe, module_source
 from nasfuse.exporting.verification import trained_network
+from nasfuse.kept_weights import save_weights
 from nasfuse.network import cost
 
 
@@ -44,9 +44,7 @@ def _python(folder: Path, origin: Origin, network: nn.Module) -> None:
     (folder / "model.py").write_text(text, encoding="utf-8")
     document = architecture.to_json(indent=2) + "\n"
     (folder / "architecture.json").write_text(document, encoding="utf-8")
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    content = save(tensors, metadata={"architecture": architecture.key})
-    (folder / "model.safetensors").write_bytes(content)
+    save_weights(folder / "model.safetensors", network, key=architecture.key)
 
 
 def _about(origin: Origin) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,13 +10,15 @@ from typing import Literal, get_args
 from nasfuse.architecture import Architecture
 from nasfuse.data.dataset import Split
 from nasfuse.data.load import load_dataset, runs_code
-from nasfuse.errors import DataError, StorageError, UsageError
+from nasfuse.errors import DataError, UsageError
+from nasfuse.kept_weights import require_weights
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.study import Study
 from nasfuse.trained import Trained, find_trained
 
 Weights = Literal["best-available", "trained", "search"]
+REMOVE = "put the file back, or remove the folder and give the same `nasfuse train` again"
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 
 
@@ -55,7 +56,7 @@ def origin_of_trial(study: Study, result: Result, weights: Weights) -> Origin:
 
     Raises:
         UsageError: there are none; those of short runs are to be asked for.
-        StorageError: their file is gone.
+        StorageError: their file is gone, or was changed.
     """
     if weights not in WEIGHTS:
         raise UsageError(
@@ -113,10 +114,11 @@ def _of_search(study: Study, result: Result) -> Origin:
         )
     quality.append("Test accuracy: never measured. `nasfuse train` does, with several seeds.")
     path = study.trial(result.key) / f"{result.step.stem}.safetensors"
+    fix = f"put the file back, or: nasfuse train {study.folder.name} --trial {result.number}"
     recipe = settings.recipe.at(result.rung)
     return Origin(
         architecture=result.architecture,
-        weights=_existing(path),
+        weights=require_weights(path, result.weights_sha256, fix=fix),
         kind="search" if top else "short",
         story=story,
         quality=tuple(quality),
@@ -157,7 +159,7 @@ def origin_of_training(folder: Path, trained: Trained) -> Origin:
     accuracy = trained.validation.accuracies[trained.chosen] if trained.validation else None
     return Origin(
         architecture=settings.architecture,
-        weights=_existing(folder / run.weights, sha256=run.sha256),
+        weights=require_weights(folder / run.weights, run.sha256, fix=REMOVE),
         kind="trained",
         story=story,
         quality=tuple(quality),
@@ -174,20 +176,6 @@ def origin_of_training(folder: Path, trained: Trained) -> Origin:
         seed=settings.seed,
         versions=trained.versions,
     )
-
-
-def _existing(path: Path, *, sha256: str | None = None) -> Path:
-    """The file, where it is there and, if its sum is known, as it was written."""
-    if not path.is_file():
-        raise StorageError("the weights of this network are gone", where=str(path))
-    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise StorageError(
-            "the weights are not those that were trained",
-            where=str(path),
-            why="the file was changed after the training: its SHA-256 is another one",
-            fix="put the file back, or remove the folder and give the same `nasfuse train` again",
-        )
-    return path
 
 
 def with_images(origin: Origin) -> tuple[Origin, Split | None]:

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Split
-from nasfuse.errors import ExportError, StorageError
+from nasfuse.errors import ExportError
 from nasfuse.exporting import fresh
 from nasfuse.exporting.origin import Origin
+from nasfuse.kept_weights import load_weights
 from nasfuse.network import build, cost
 from nasfuse.training import answers
 
@@ -95,15 +94,7 @@ def trained_network(origin: Origin) -> nn.Module:
         StorageError: the file is not one of weights, or not of this network's.
     """
     network = build(origin.architecture)
-    try:
-        network.load_state_dict(load_file(origin.weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise StorageError(
-            "the weights are damaged, or of another network",
-            where=str(origin.weights),
-            why=" ".join(str(error).split())[:200],
-            fix="give the same `nasfuse train` again in a folder of its own (--out)",
-        ) from None
+    load_weights(network, origin.weights)
     return network.eval()
 
 

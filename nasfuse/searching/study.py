@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +23,10 @@ from nasfuse.names import is_study_name, nearest
 from nasfuse.names import study_names as study_names
 from nasfuse.recipe import Recipe
 from nasfuse.results import Objective, Result, append_result, parse_result, read_results
+from nasfuse.searching.locking import holding
 from nasfuse.space import SearchSpace, parse_space
 
 SEARCH = "nasfuse search --budget 400MFLOPs"
-GLANCE = 0.5  # seconds; who only asks whether a study is held holds it for much less
 FORMAT = 2  # of a study's folder; in 1 short trainings were judged by their accuracy
 
 
@@ -196,7 +195,7 @@ class Study:
             if kept != whole:
                 write_bytes(path, kept)
         known = {r.step for r in self.results}
-        for folder in (self.folder, *self.folder.glob("trials/*")):
+        for folder in (self.folder, self.folder / "report", *self.folder.glob("trials/*")):
             sweep(folder)
         for path in sorted(self.folder.glob("trials/*/rung*.json")):
             fix = "remove the file; the trial is then trained again"
@@ -251,26 +250,18 @@ class Study:
         Raises:
             StorageError: another process holds it.
         """
-        lock, owner = FileLock(self.folder / "study.lock"), self.folder / "study.pid"
-        try:
-            lock.acquire(timeout=GLANCE, poll_interval=0.01)
-        except Timeout:
-            holder = owner.read_text() if owner.exists() else "unknown"
-            raise StorageError(
+
+        def refuse(holder: str) -> StorageError:
+            return StorageError(
                 f"study '{self.folder.name}' is in use",
                 where=str(self.folder),
                 why=f"process {holder} is searching in it",
                 fix=f"nasfuse stop {self.folder.name}",
-            ) from None
-        except OSError as error:
-            raise refusal(self.folder, error) from None
-        try:
-            write_text(owner, str(os.getpid()))
+            )
+
+        with holding(self.folder, "study", refuse):
             (self.folder / "stop").unlink(missing_ok=True)  # asked of an earlier search
             yield
-        finally:
-            owner.unlink(missing_ok=True)
-            lock.release()
 
 
 def _refuse_newer(document: object, path: Path) -> None:

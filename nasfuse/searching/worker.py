@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.checkpoints import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasfuse.data.batches import Images, Normalisation, subset
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.errors import StorageError
-from nasfuse.files import write_bytes, write_text
+from nasfuse.files import write_text
+from nasfuse.kept_weights import save_weights
 from nasfuse.latency import measure_latency
 from nasfuse.memory import recompute_if_needed, room
 from nasfuse.network import build, cost, thop_macs
@@ -259,10 +259,9 @@ class Evaluation:
         recalibrate(training.network, training.images, batch=batch)
         validation = self._images(self.task.dataset.validation)
         score = evaluate(training.network, validation, batch=batch)
-        tensors = {k: v.contiguous().cpu() for k, v in training.network.state_dict().items()}
-        weights = save(tensors, metadata={"architecture": self.job.key})
-        write_bytes(self.folder / f"{self.job.step.stem}.safetensors", weights)
-        scores = {**score._asdict(), "train_loss": training.loss}
+        weights = self.folder / f"{self.job.step.stem}.safetensors"
+        scores: dict[str, Any] = {**score._asdict(), "train_loss": training.loss}
+        scores["weights_sha256"] = save_weights(weights, training.network, key=self.job.key)
         if self.latency is not None:
             scores["latency"] = self.latency
         return record(self.task, self.job, self.clock.spent, scores=scores, manner=self.manner)
@@ -302,7 +301,7 @@ def record(
     job: Job,
     spent: Mapping[str, float],
     *,
-    scores: Mapping[str, float] | None = None,
+    scores: Mapping[str, Any] | None = None,
     cause: str | None = None,
     manner: Manner | None = None,
 ) -> Result:

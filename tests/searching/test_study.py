@@ -60,10 +60,12 @@ def test_a_torn_last_line_is_dropped_and_the_worker_s_copy_taken(
     (folder / f".rung1.json.tmp-{dead_process()}-1").write_text("half")
     (folder / ".rung1.json.tmp-of-somebody").write_text("half")
     (folder / f".rung2.json.tmp-{os.getppid()}-1").write_text("of a writer that lives")
+    (study.folder / "report").mkdir()
+    (study.folder / "report" / f".front.png.tmp-{dead_process()}-1").write_text("half")
     assert [r.number for r in study.results] == [0]
     assert [r.number for r in study.recover()] == [0, 1]
     assert [r.number for r in study.recover()] == [0, 1]
-    assert [path.name for path in folder.glob(".*")] == [f".rung2.json.tmp-{os.getppid()}-1"]
+    assert [path.name for path in study.folder.rglob(".*")] == [f".rung2.json.tmp-{os.getppid()}-1"]
 
 
 def dead_process() -> int:

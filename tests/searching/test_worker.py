@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import pickle
 import subprocess
 import sys
@@ -70,6 +71,8 @@ def test_a_finished_job_is_on_the_disk(task: Task, job: Job) -> None:
         "rung1.safetensors",
     }
     build(job.architecture).load_state_dict(load_file(folder / "rung1.safetensors"))
+    content = (folder / "rung1.safetensors").read_bytes()
+    assert result.weights_sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_a_killed_job_goes_on_from_its_last_epoch(task: Task, job: Job) -> None:
