@@ -58,6 +58,23 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def rename_folder(folder: Path, target: Path) -> None:
+    """Let a folder take the place of none or of an empty one, when all in it is on the disk.
+
+    Raises:
+        OSError: something else is there, or the disk does not take it.
+    """
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            _sync_folder(path)
+        else:
+            sync(path)
+    if target.exists():
+        target.rmdir()
+    folder.rename(target)
+    _sync_folder(target.parent)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left; of others that still live, nothing."""
     for leftover in folder.glob(".*.tmp-*"):

@@ -282,6 +282,26 @@ def test_damaged_weights_are_refused(
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+def test_every_file_is_on_the_disk_before_the_export_has_its_name(
+    tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = list[os.stat_result](), os.fsync
+
+    def noting(descriptor: int) -> None:
+        if not (tmp_path / "net").exists():
+            synced.append(os.fstat(descriptor))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    export_network(origin, tmp_path / "net", ("python",))
+    before = {about.st_ino: about for about in synced}
+    for path in (tmp_path / "net", *(tmp_path / "net").rglob("*")):
+        about = path.stat()
+        assert about.st_ino in before, path
+        assert before[about.st_ino].st_size == about.st_size
+        assert before[about.st_ino].st_mtime_ns == about.st_mtime_ns
+
+
 def test_what_a_killed_export_left_is_swept(tmp_path: Path, origin: Origin) -> None:
     """But not the folder of one that runs."""
     for name in (".net-killed", ".net-running"):

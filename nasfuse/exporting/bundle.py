@@ -21,7 +21,7 @@ from nasfuse.exporting.card import card
 from nasfuse.exporting.formats import FORMATS, write_formats
 from nasfuse.exporting.origin import Origin
 from nasfuse.exporting.verification import Check, verify
-from nasfuse.files import refusal
+from nasfuse.files import refusal, rename_folder
 
 LOCK = "export.lock"
 
@@ -59,9 +59,7 @@ def export_network(
         # written and checked beside `out`, which only then gets its name
         with _staging(out) as staged:
             check = _fill(staged, origin, wanted, validation=validation, latency=latency)
-            if out.exists():
-                out.rmdir()
-            shutil.move(staged, out)
+            rename_folder(staged, out)
     except OSError as error:
         raise refusal(out, error) from None
     return check

@@ -146,9 +146,10 @@ def test_images_without_labels(served: Path) -> None:
         (gzip.compress(bytes((0, 0, 8, 3, 0, 0))), "begins with"),
         (gzip.compress(bytes((0, 0, 8, 3)) + np.array([2, 4, 4], ">u4").tobytes()), "it needs 48"),
         (gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12), "it needs 7922816"),
+        (gzip.compress(bytes(1 << 20)) * 49, "more than 48 MB"),
     ],
     # Not the bytes: gzip writes the time into them, and workers must collect the same tests.
-    ids=["empty", "not gzip", "cut off", "labels", "short", "fewer pixels", "huge"],
+    ids=["empty", "not gzip", "cut off", "labels", "short", "fewer pixels", "huge", "bomb"],
 )
 def test_damaged_file(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / IMAGES
