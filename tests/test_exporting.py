@@ -25,7 +25,7 @@ from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.decoding import decode
 from nasfuse.errors import ExportError, SetupError, StorageError, UsageError
-from nasfuse.exporting import formats
+from nasfuse.exporting import formats, verification
 from nasfuse.exporting.bundle import LOCK, export_network
 from nasfuse.exporting.formats import FORMATS, parse_formats
 from nasfuse.exporting.origin import Origin
@@ -220,6 +220,30 @@ def test_a_failed_check_leaves_nothing(
     assert said in caught.value.why
     assert caught.value.exit_code == 7
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import time; time.sleep(600)", "has not answered within 1 seconds"),
+        ("torch.empty(2 << 30, dtype=torch.uint8)", "can't allocate memory"),
+        ("import os; os.kill(os.getpid(), 24)", "CPU time limit exceeded"),
+    ],
+    ids=["hangs", "takes memory", "is ended"],
+)
+def test_what_takes_too_much_does_not_hang_the_export(
+    tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    def greedy(*args: Any, **options: Any) -> str:
+        return module_source(*args, **options).replace("import torch\n", f"import torch\n{code}\n")
+
+    monkeypatch.setattr(formats, "module_source", greedy)
+    monkeypatch.setattr(verification, "MEMORY", 1 << 30)
+    monkeypatch.setattr(verification, "SECONDS", 1 if "sleep" in code else 600)
+    with pytest.raises(ExportError, match="cannot be loaded") as caught:
+        export_network(origin, tmp_path / "net", ("python",))
+    assert said in caught.value.why
+    assert not (tmp_path / "net").exists()
 
 
 def test_preprocessing_that_drifted_is_found(

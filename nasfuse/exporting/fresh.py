@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 WARM_UP, RUNS = 10, 100  # of a measurement of latency, batch 1
+BATCH = 64  # images at once, where classes are asked for
+GRACE = 5  # seconds between being asked to end and being ended
 Answer = Callable[[Tensor], Tensor]
 
 
@@ -100,7 +102,7 @@ def predictions(answer: Answer, images: Tensor) -> Tensor:
     """The class of each raw image, by the preprocessing that was exported."""
     import model
 
-    found = [answer(model.normalise(part)).argmax(1) for part in torch.split(images, 64)]
+    found = [answer(model.normalise(part)).argmax(1) for part in torch.split(images, BATCH)]
     return torch.cat(found)
 
 
@@ -116,9 +118,30 @@ def latency(answer: Answer, image: Tensor) -> dict[str, float]:
     return {"median": statistics.median(kept), "p90": statistics.quantiles(kept, n=10)[8]}
 
 
+def limit(seconds: int, memory: int) -> None:
+    """Let the system end this process where it takes more: CPU-seconds of each core, and bytes.
+
+    Only Linux is told: others do not hold a process to its address space, or not dependably.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    cpu = seconds * (os.cpu_count() or 1)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for what, soft, hard in (
+        (resource.RLIMIT_CPU, cpu, cpu + GRACE),
+        (resource.RLIMIT_AS, taken + memory, taken + memory),
+    ):
+        most = resource.getrlimit(what)[1]
+        if most == resource.RLIM_INFINITY or hard <= most:
+            resource.setrlimit(what, (soft, hard))
+
+
 def main(folder: Path, elsewhere: Path) -> None:
     """Answer the request."""
     request = json.loads((elsewhere / "request.json").read_text(encoding="utf-8"))
+    limit(request["seconds"], request["memory"])
     given: dict[str, Any] = torch.load(elsewhere / "images.pt", weights_only=True)
     answers = {name: LOADERS[name](folder) for name in request["formats"]}
     found: dict[str, Any] = {"outputs": {}, "predictions": {}, "latency": {}}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,12 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nasfuse.architecture import Architecture
 from nasfuse.data.batches import Images, Normalisation
 from nasfuse.data.dataset import Split
 from nasfuse.errors import ExportError
 from nasfuse.exporting import fresh
 from nasfuse.exporting.origin import Origin
 from nasfuse.kept_weights import load_weights
+from nasfuse.memory import ample_memory
 from nasfuse.network import build, cost
 from nasfuse.training import answers
 
@@ -36,6 +40,13 @@ TOLERANCES = {
     "executorch": 1e-5,
 }
 MAX_ACCURACY_GAP = 0.001
+# what the other process may take: seconds to start and load, and for what it computes, at a rate
+# that any computer has; and address space beside that of torch itself, for the runtimes' libraries
+# and their threads (1 GB with all of them on one core), and what all networks compute with
+SECONDS, MACS_A_SECOND = 600, 200_000_000
+MEMORY = 16 << 30
+# files are answered for by the CPU, and none of them may be unpickled
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 MAX_IMAGES, MAX_BYTES = 2000, 2**28  # of the validation images that are tried
 
 
@@ -121,7 +132,9 @@ def verify(
     }
     tried = _tried(validation)
     raw = None if tried is None else torch.from_numpy(tried.images)
-    answer = _ask(folder, {"random": random, "raw": raw}, formats=formats, latency=latency)
+    request = {"formats": list(formats), "latency": latency}
+    limits = _limits(architecture, formats, images=len(tried or ()))
+    answer = _ask(folder, request | limits, {"random": random, "raw": raw})
     with torch.inference_mode(), _one_thread():
         expected = {n: network(random[str(n)]) for n in BATCHES}
     check = Check(
@@ -133,6 +146,14 @@ def verify(
     )
     _require(check, origin, whole=tried is not None and len(tried) == len(validation or ()))
     return check
+
+
+def _limits(architecture: Architecture, formats: Sequence[str], *, images: int) -> dict[str, int]:
+    """Seconds and bytes that are more than all of these files need for so many images."""
+    count = images + sum(BATCHES) + fresh.WARM_UP + fresh.RUNS
+    work = len(formats) * count * cost(architecture).macs
+    maps = len(formats) * ample_memory(architecture, fresh.BATCH)
+    return {"seconds": SECONDS + work // MACS_A_SECOND, "memory": MEMORY + maps}
 
 
 def _tried(validation: Split | None) -> Split | None:
@@ -211,27 +232,37 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _ask(
-    folder: Path, images: Mapping[str, Any], *, formats: Sequence[str], latency: bool
-) -> dict[str, Any]:
+def _unloadable(folder: Path, why: str) -> ExportError:
+    return ExportError(
+        "the exported network cannot be loaded",
+        where=folder.name,
+        why=why,
+        fix="this is a bug in nasfuse: please report it with architecture.json",
+    )
+
+
+def _ask(folder: Path, request: Mapping[str, Any], images: Mapping[str, Any]) -> dict[str, Any]:
     """What the files answer on these images, from another process and folder."""
     with tempfile.TemporaryDirectory(prefix="nasfuse-verify-") as elsewhere:
-        request = {"formats": list(formats), "latency": latency}
         (Path(elsewhere) / "request.json").write_text(json.dumps(request), encoding="utf-8")
         torch.save(dict(images), Path(elsewhere) / "images.pt")
-        done = subprocess.run(
-            [sys.executable, "-I", "-B", str(fresh.__file__), str(folder.resolve()), elsewhere],
-            cwd=elsewhere,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ExportError(
-                "the exported network cannot be loaded",
-                where=str(folder.name),
-                why=(done.stderr.strip().splitlines() or ["it ended without a word"])[-1][:300],
-                fix="this is a bug in nasfuse: please report it with architecture.json",
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-B", str(fresh.__file__), str(folder.resolve()), elsewhere],
+                cwd=elsewhere,
+                env={**os.environ, **ENVIRONMENT},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=request["seconds"],
             )
+        except subprocess.TimeoutExpired:
+            why = f"it has not answered within {request['seconds']} seconds"
+            raise _unloadable(folder, why) from None
+        if done.returncode < 0:
+            raise _unloadable(folder, f"the system ended it: {signal.strsignal(-done.returncode)}")
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+            raise _unloadable(folder, lines[-1][:300])
         answer: dict[str, Any] = torch.load(Path(elsewhere) / "answer.pt", weights_only=True)
     return answer
