@@ -30,6 +30,7 @@ from nasfuse.searching.storage import require_database, with_driver
 from nasfuse.searching.study import Settings, free_name
 from nasfuse.searching.worker import versions
 from nasfuse.space import load_space, read_space
+from nasfuse.tracking import local_uri
 
 FEW = 20  # networks that any search is expected to try
 DEFAULT_SECONDS = 420.0  # of a search that is given neither trials nor a time
@@ -242,6 +243,8 @@ def _databases(options: SearchOptions) -> tuple[str | None, str | None]:
     """The addresses of proposals and of MLflow's runs, as they are kept; the former answers."""
     storage = with_driver(options.storage, "--storage")
     tracking_uri = with_driver(options.tracking_uri, "--tracking-uri")
+    if tracking_uri is None:
+        local_uri(options.studies)  # refuses a folder that it could not name
     if storage is None:
         return None, tracking_uri
     require_database(storage)

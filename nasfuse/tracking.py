@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from nasfuse.errors import StorageError, hide_passwords
+from nasfuse.errors import StorageError, UsageError, hide_passwords
 from nasfuse.results import Result, complete
 from nasfuse.summary import Row, front_rows, hypervolumes, reach
 from nasfuse.tables import markdown_table
@@ -40,8 +40,22 @@ class TrackingError(Exception):
 
 
 def local_uri(studies: Path) -> str:
-    """The address of the one MLflow store in a folder of studies."""
-    return f"sqlite:///{(studies / 'mlflow.db').absolute()}"
+    """The address of the one MLflow store in a folder of studies.
+
+    Raises:
+        UsageError: the folder's path cannot stand in such an address.
+    """
+    path = str((studies / "mlflow.db").absolute())
+    # what follows a "?" is options, and whether "%3F" is one depends on SQLAlchemy's version:
+    # files would be made in another folder
+    if found := [sign for sign in "?%" if sign in path]:
+        raise UsageError(
+            f"MLflow's store cannot lie in a folder with {' or '.join(found)} in its path",
+            where=str(studies.absolute()),
+            why="an address such as sqlite:///runs.db has another meaning for these characters",
+            fix="--studies FOLDER   with another path, or --tracking-uri for MLflow elsewhere",
+        )
+    return f"sqlite:///{path}"
 
 
 @dataclass

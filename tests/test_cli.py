@@ -34,6 +34,11 @@ MISTAKES = {
     "front above": (["search", "--budget", "4M", "--front-from", "5M"], 2, "--front-from 4M"),
     "front unit": (["search", "--budget", "4M", "--front-from", "5"], 2, "--front-from 400MFLOPs"),
     "study with slash": (["search", "--budget", "4M", "--name", "a/b"], 2, "--name"),
+    "a folder like a query": (
+        ["search", "--budget", "4M", "--studies", "what?now"],
+        2,
+        "--tracking-uri",
+    ),
     "no time": (["search", "--budget", "4M", "--time-limit", "soon"], 2, "--time-limit 30m"),
     "unknown option": (["search", "--bugdet", "4M"], 2, "--budget"),
     "no study": (["front"], 2, "there is no study yet"),

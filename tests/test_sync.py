@@ -13,6 +13,7 @@ import pytest
 
 import nasfuse.cli.app as command_line
 from nasfuse import api
+from nasfuse.errors import UsageError
 from nasfuse.results import Result
 from nasfuse.searching.addresses import remember
 from nasfuse.searching.study import Settings, Study
@@ -73,6 +74,28 @@ def test_sync_ends_what_a_kill_left_open_and_repeats_nothing(
     study.record(make_result(2, rung=2))
     api.sync(study)
     assert len(stored(study, uri)) == 4
+
+
+@pytest.mark.parametrize("name", ["what?now", "what%3Fnow"])
+def test_a_folder_that_an_address_cannot_name_is_refused(
+    tmp_path: Path, make_settings: Callable[..., Settings], name: str
+) -> None:
+    """SQLite's file would be made in a folder of another name."""
+    study = Study.create(tmp_path / name / "s", make_settings("s"))
+    with pytest.raises(UsageError, match="--studies FOLDER"):
+        api.sync(study)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_with_other_signs_keeps_everything(
+    tmp_path: Path, make_settings: Callable[..., Settings], make_result: MakeResult
+) -> None:
+    study = Study.create(tmp_path / "what #now; [ü]&" / "s", make_settings("s"))
+    study.record(make_result(0, rung=2))
+    assert api.sync(study) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["what #now; [ü]&"]
+    kept = {path.name for path in study.folder.parent.rglob("*")}
+    assert {"mlflow.db", "mlartifacts", "front.html"} <= kept
 
 
 @pytest.mark.parametrize(
