@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nasfuse.errors import SetupError
-from nasfuse.tracking import TrackingError, find_experiment, open_client, tracking
+from nasfuse.study_runs import find_experiment
+from nasfuse.tracking import TrackingError, open_client, tracking
 
 
 def register_model(

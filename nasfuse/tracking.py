@@ -17,6 +17,15 @@ from typing import Any, Literal, NamedTuple
 
 from nasfuse.errors import StorageError, UsageError, hide_passwords
 from nasfuse.results import Result, complete
+from nasfuse.study_runs import (
+    Known,
+    find_experiment,
+    log_values,
+    study_experiment,
+    study_run,
+    study_runs,
+    trials_known,
+)
 from nasfuse.summary import Row, front_rows, hypervolumes, reach
 from nasfuse.tables import markdown_table
 from nasfuse.trial_runs import Metric, TrialRun, milliseconds, shared_view, trial_runs
@@ -25,7 +34,6 @@ VIEW = "front"
 TRAINING = "workflowType=machine_learning"  # else MLflow opens on its pages for language models
 NOTE_CHARACTERS = 7900  # MLflow cuts a tag at 8000
 PATIENCE = 60  # seconds for which a local store waits for another search's writing; SQLite's are 5
-BATCH = 100  # values of one kind that one call may carry
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -59,24 +67,13 @@ def local_uri(studies: Path) -> str:
 
 
 @dataclass
-class _Known:
-    """What the server has of one run."""
-
-    run_id: str
-    status: str = "RUNNING"
-    tags: dict[str, str] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
 class Tracker:
     """A study's view, open for writing. Use `Tracker.open`."""
 
     client: Any
     experiment_id: str
     parent_id: str
-    known: dict[str, _Known]
+    known: dict[str, Known]
     volumes: int  # how many values of the hypervolume the parent has
     before: str = "RUNNING"  # the parent's status until it was opened
     rows: list[Row] = field(default_factory=list)
@@ -101,11 +98,11 @@ class Tracker:
         """
         with tracking("cannot be opened"):
             client = open_client(uri)
-            experiment = _experiment(client, study, identity, artifacts)
-            begun = _parent(client, experiment, study, settings)
+            experiment = study_experiment(client, study, identity, artifacts)
+            begun = study_run(client, experiment, study, settings)
             parent = begun.run_id
             _offer_view(client, experiment, parent)
-            known = _children(client, experiment, parent)
+            known = trials_known(client, experiment)
             history = client.get_metric_history(parent, "hypervolume")
         steps = max((metric.step for metric in history), default=0)
         return cls(client, experiment.experiment_id, parent, known, steps, begun.status)
@@ -144,7 +141,7 @@ class Tracker:
                     return
                 self._write(run)
             new = [("hypervolume", metric) for metric in history[self.volumes :]]
-            _log(self.client, self.parent_id, new, params={}, tags={})
+            log_values(self.client, self.parent_id, new, params={}, tags={})
             self.volumes = max(self.volumes, len(history))
 
     def add(self, runs: Iterable[TrialRun]) -> None:
@@ -163,12 +160,12 @@ class Tracker:
         known = self.known.get(run.key) or self._create(run)
         status = "FINISHED" if run.complete else "FAILED"
         gone = {name: "" for name in known.tags if name == "nasfuse.cause"}
-        tags = _changed({**gone, **run.tags}, known.tags)
+        tags = _changed({**gone, **self._tags(run)}, known.tags)
         params = {name: v for name, v in run.params.items() if name not in known.params}
         metrics = {n: m for n, m in run.metrics.items() if known.metrics.get(n) != m.value}
         if not (tags or params or metrics) and known.status == status:
             return
-        _log(self.client, known.run_id, metrics.items(), params=params, tags=tags)
+        log_values(self.client, known.run_id, metrics.items(), params=params, tags=tags)
         known.tags |= tags
         # they never change: that they are there is all that is asked again, of hundreds of runs
         known.params |= dict.fromkeys(map(sys.intern, params), "")
@@ -177,12 +174,15 @@ class Tracker:
             self.client.set_terminated(known.run_id, status, run.end)
             known.status = status
 
-    def _create(self, run: TrialRun) -> _Known:
+    def _create(self, run: TrialRun) -> Known:
         # with all tags, for each later call of MLflow waits several times for the disk
-        tags = {"mlflow.parentRunId": self.parent_id, "nasfuse.key": run.key, **run.tags}
+        tags = self._tags(run)
         created = self.client.create_run(self.experiment_id, run.start, tags, run.name)
-        self.known[run.key] = _Known(created.info.run_id, tags=tags)
+        self.known[run.key] = Known(created.info.run_id, tags=tags)
         return self.known[run.key]
+
+    def _tags(self, run: TrialRun) -> dict[str, str]:
+        return {"mlflow.parentRunId": self.parent_id, "nasfuse.key": run.key, **run.tags}
 
     def publish(self, folder: Path, note: str) -> None:
         """Keep a report's files with the parent run, and show `note` (Markdown) and the front.
@@ -220,26 +220,6 @@ class Tracker:
             self.client.set_terminated(self.parent_id, status)
 
 
-def _log(
-    client: Any,
-    run_id: str,
-    metrics: Iterable[tuple[str, Metric]],
-    *,
-    params: Mapping[str, str],
-    tags: Mapping[str, str],
-) -> None:
-    """One call for all values, or a few where there are more than one call may carry."""
-    from mlflow.entities import Metric as Value
-    from mlflow.entities import Param, RunTag
-
-    values = [Value(n, float(m.value), m.milliseconds, m.step) for n, m in metrics]
-    parameters = [Param(name, value) for name, value in params.items()]
-    labels = [RunTag(name, value) for name, value in tags.items()]
-    for start in range(0, max(len(values), len(parameters), len(labels)), BATCH):
-        part = slice(start, start + BATCH)
-        client.log_batch(run_id, values[part], parameters[part], labels[part])
-
-
 def _changed(wanted: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if known.get(name) != value}
 
@@ -273,68 +253,6 @@ def open_client(uri: str) -> Any:
     # the first client makes the tables, already as it is made: of two at once one would fail
     with FileLock(path.with_name(f"{path.name}.lock")):
         return MlflowClient(uri if "?" in uri else f"{uri}?timeout={PATIENCE}")
-
-
-def _experiment(client: Any, study: str, identity: str, artifacts: Path | None) -> Any:
-    """The study's own one; its name has the identity where another study has the plain name."""
-    found = find_experiment(client, identity)
-    if found is None:
-        name = study
-        if client.get_experiment_by_name(f"nasfuse/{study}") is not None:
-            name = f"{study} {identity[:6]}"
-        place = (artifacts / name).absolute().as_uri() if artifacts else None
-        tags = {"nasfuse.study": identity}
-        created = client.create_experiment(f"nasfuse/{name}", place, tags)
-        found = client.get_experiment(created)
-    if found.lifecycle_stage == "deleted":  # in the UI; its name stays taken
-        client.restore_experiment(found.experiment_id)
-    return found
-
-
-def find_experiment(client: Any, identity: str) -> Any | None:
-    from mlflow.entities import ViewType
-
-    where = f"tags.`nasfuse.study` = '{identity}'"
-    return next(iter(client.search_experiments(ViewType.ALL, filter_string=where)), None)
-
-
-def _parent(client: Any, experiment: Any, study: str, settings: Mapping[str, str]) -> _Known:
-    """The study's run, begun or continued, with the settings as they are now."""
-    tags = {"nasfuse.kind": "study"}
-    found = _find_parent(client, experiment)
-    run = found or client.create_run(experiment.experiment_id, None, tags, study)
-    known = _known(run)
-    if known.status != "RUNNING":
-        client.update_run(known.run_id, "RUNNING")
-    new = {name: value for name, value in settings.items() if name not in known.params}
-    # MLflow's parameters are for ever: what a later run of the study changed becomes a tag
-    later = {f"nasfuse.now.{n}": v for n, v in settings.items() if known.params.get(n, v) != v}
-    _log(client, known.run_id, [], params=new, tags=later)
-    return known
-
-
-def _find_parent(client: Any, experiment: Any) -> Any | None:
-    found = client.search_runs([experiment.experiment_id], "tags.`nasfuse.kind` = 'study'")
-    return next(iter(found), None)
-
-
-def _known(run: Any) -> _Known:
-    data = run.data
-    tags, params, metrics = dict(data.tags), dict(data.params), dict(data.metrics)
-    return _Known(run.info.run_id, run.info.status, tags, params, metrics)
-
-
-def _children(client: Any, experiment: Any, parent: str) -> dict[str, _Known]:
-    """The trials that the server has, by key."""
-    known: dict[str, _Known] = {}
-    where, token = f"tags.`mlflow.parentRunId` = '{parent}'", None
-    while True:
-        page = client.search_runs([experiment.experiment_id], where, page_token=token)
-        ours = [run for run in page if "nasfuse.key" in run.data.tags]  # others may add runs
-        known |= {run.data.tags["nasfuse.key"]: _known(run) for run in ours}
-        token = page.token
-        if not token:
-            return known
 
 
 def _offer_view(client: Any, experiment: Any, parent: str) -> None:
@@ -372,10 +290,10 @@ def study_addresses(base: str, uri: str, study: str, identity: str) -> Addresses
     with tracking("cannot be read"):
         client = open_client(uri)
         experiment = find_experiment(client, identity)
-        run = _find_parent(client, experiment) if experiment else None
-    if experiment is None or run is None:
+        runs = study_runs(client, experiment) if experiment else []
+    if not runs:
         raise StorageError(f"the study '{study}' has not been tracked here", where=uri)
-    pages = _pages(f"{base}/", experiment.experiment_id, run.info.run_id)
+    pages = _pages(f"{base}/", runs[0].info.experiment_id, runs[0].info.run_id)
     return pages._replace(server=f"{base}/#/experiments?{TRAINING}")
 
 

@@ -86,6 +86,7 @@ class View:
             self._tracker.sync(results, final_rung=top, budget=budget, stopped=stopped)
             self.problem = None
         except TrackingError as error:
+            self._tracker = None  # what it knows may be less than what the server has
             self.problem = str(error)
 
     def finish(self, results: list[Result], *, complete: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 import nasfuse.cli.app as command_line
 from nasfuse import api
@@ -18,7 +19,8 @@ from nasfuse.results import Result
 from nasfuse.searching.addresses import remember
 from nasfuse.searching.study import Settings, Study
 from nasfuse.serving import serve
-from nasfuse.tracking import find_experiment, local_uri, open_client
+from nasfuse.study_runs import find_experiment
+from nasfuse.tracking import local_uri, open_client
 from nasfuse.view import View, _tracker
 
 MakeResult = Callable[..., Result]
@@ -74,6 +76,37 @@ def test_sync_ends_what_a_kill_left_open_and_repeats_nothing(
     study.record(make_result(2, rung=2))
     api.sync(study)
     assert len(stored(study, uri)) == 4
+
+
+def test_a_run_whose_beginning_was_not_answered_is_shown_once(
+    make_study: Callable[..., Study], make_result: MakeResult
+) -> None:
+    study = make_study()
+    uri = local_uri(study.folder.parent)
+    results = [make_result(number, rung=2) for number in range(2)]
+    begin = MlflowClient.create_run
+
+    def lose_the_answer(client: MlflowClient, experiment: str, *words: Any) -> None:
+        begin(client, experiment, *words)
+        patch.undo()
+        raise TimeoutError("no answer")
+
+    view = View(study, uri)
+    view._sync([])  # the study's run is there
+    patch = pytest.MonkeyPatch()
+    patch.setattr(MlflowClient, "create_run", lose_the_answer)
+    view._sync(results[:1])
+    assert view.problem == "the tracking store did not take the results: no answer"
+    view._sync(results)
+    assert view.problem is None
+    assert [run[0] for run in stored(study, uri)] == ["s", "trial 0", "trial 1"]
+    for result in results:
+        study.record(result)
+    api.sync(study)
+    first = stored(study, uri)
+    assert [run[0] for run in first] == ["s", "trial 0", "trial 1"]
+    api.sync(study)
+    assert stored(study, uri) == first
 
 
 @pytest.mark.parametrize("name", ["what?now", "what%3Fnow"])

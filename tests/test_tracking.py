@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from nasfuse.errors import SetupError, StorageError
 from nasfuse.results import Result
@@ -238,6 +239,44 @@ def test_a_store_that_fails_in_the_middle(open_tracker: Open, make_result: MakeR
     tracker.client = real
     tracker.sync([make_result(0)], 0, BUDGET)
     assert trials(tracker)["trial 0"].info.status == "FINISHED"
+
+
+def test_a_run_that_was_begun_twice_is_kept_once(
+    open_tracker: Open, make_result: MakeResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer is lost, and MLflow's client asks again: so for the study's run and a trial's."""
+    begin = MlflowClient.create_run
+
+    def ask_twice(client: MlflowClient, *words: Any) -> Any:
+        begin(client, *words)
+        return begin(client, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", ask_twice)
+        patch.setattr(time, "time", lambda: 1e9)  # the second call carries the time of the first
+        tracker = open_tracker()
+        tracker.sync([make_result(0)], 0, BUDGET)
+    again = open_tracker()
+    again.sync([make_result(0), make_result(1)], 0, BUDGET)
+    runs = again.client.search_runs([again.experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["demo", "trial 0", "trial 1"]
+    assert trials(again)["trial 0"].data.metrics["accuracy"] == 0.5
+    before = [run.to_dictionary() for run in runs]
+    open_tracker().sync([make_result(0), make_result(1)], 0, BUDGET)
+    assert [r.to_dictionary() for r in again.client.search_runs([again.experiment_id])] == before
+
+
+def test_trials_of_a_study_s_run_that_is_gone_move_to_the_new_one(
+    open_tracker: Open, make_result: MakeResult
+) -> None:
+    first = open_tracker()
+    first.sync([make_result(0)], 0, BUDGET)
+    first.client.delete_run(first.parent_id)
+    second = open_tracker()
+    second.sync([make_result(0)], 0, BUDGET)
+    assert second.parent_id != first.parent_id
+    assert list(trials(second)) == ["trial 0"]
+    assert not trials(first)
 
 
 def test_several_make_one_store_at_once(tmp_path: Path) -> None:
