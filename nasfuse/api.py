@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nasfuse.choosing import choose, find_network
-from nasfuse.commands import next_commands
+from nasfuse.commands import next_commands, sync_command
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import SearchError, SetupError, UsageError
 from nasfuse.explaining import Explanation, write_study_report
@@ -154,7 +154,7 @@ def sync(study: Study) -> int:
                 "MLflow does not take the study",
                 where=uri,
                 why=str(error),
-                fix=f"start the server, then: nasfuse sync {study.settings.name}",
+                fix=f"start the server, then: {sync_command(study)}",
             ) from None
 
 

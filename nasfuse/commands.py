@@ -38,6 +38,12 @@ def next_commands(study: Study) -> dict[str, str]:
     }
 
 
+def sync_command(study: Study) -> str:
+    """What shows in MLflow all that it has missed."""
+    name, elsewhere = shlex.quote(study.folder.name), elsewhere_option(study.folder.parent)
+    return f"nasfuse sync {name}{elsewhere}"
+
+
 def random_search(study: Study) -> str:
     """The command for a random search with the same data, budget and effort."""
     settings = study.settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from nasfuse.commands import next_commands
+from nasfuse.commands import next_commands, sync_command
 from nasfuse.costs import show_macs
 from nasfuse.files import free_space
 from nasfuse.plan import Layer
@@ -166,6 +166,12 @@ def warn_of_short(console: Console, study: Study, front: list[Result]) -> None:
         say(console, "nothing is fully trained yet: this is the front of the short trainings")
 
 
+def print_unseen(console: Console, study: Study, why: str) -> None:
+    """That MLflow's view is not complete, and what to type to make it so."""
+    say(console, f"MLflow does not show all of this: {why}")
+    say(console, f"sync    {sync_command(study)}")
+
+
 def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     """The front, what came of the search and what to type next."""
     progress, study = outcome.progress, outcome.study
@@ -181,7 +187,7 @@ def print_outcome(console: Console, outcome: Outcome, *, as_json: bool) -> None:
     for notice in outcome.progress.notices:
         say(console, f"notice: {notice}")
     if outcome.view_problem:
-        say(console, f"MLflow does not show all of this: {outcome.view_problem}")
+        print_unseen(console, study, outcome.view_problem)
     if as_json:
         print_json(front_document(study, outcome.front))
     commands = next_commands(study)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from nasfuse.errors import hide_passwords
 from nasfuse.explaining import write_study_report
 from nasfuse.results import Result
+from nasfuse.searching.logbook import log
 from nasfuse.searching.study import Settings, Study
 from nasfuse.summary import sentences, summarise
 from nasfuse.tables import plain
@@ -79,15 +81,25 @@ class View:
         """Until the end comes, which a long sync must not hold up; or the `whole` of it."""
         stopped = (lambda: False) if whole else self._ending.is_set
         settings = self.study.settings
-        try:
+        with self._noting():
             if self._tracker is None:
                 self._tracker = _tracker(self.study, self.uri)
             top, budget = settings.recipe.top, settings.budget
             self._tracker.sync(results, final_rung=top, budget=budget, stopped=stopped)
             self.problem = None
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What goes wrong here is said at the end; a search does not end for its view."""
+        try:
+            yield
         except TrackingError as error:
             self._tracker = None  # what it knows may be less than what the server has
             self.problem = str(error)
+        except Exception as error:  # a bug of ours: the thread goes on, for the next may go well
+            log.exception("the view cannot be shown")
+            where = self.study.folder / "log.txt"
+            self.problem = f"{type(error).__name__}: {error} (the traceback is in {where})"
 
     def finish(self, results: list[Result], *, complete: bool) -> None:
         """Write the report and show the last state; waits until that is done."""
@@ -98,11 +110,9 @@ class View:
         self._sync(results, whole=True)
         if self._tracker is None:
             return
-        try:
+        with self._noting():
             _publish(self._tracker, self.study, results)
             self._tracker.close("FINISHED" if complete else "KILLED")
-        except TrackingError as error:
-            self.problem = str(error)
 
 
 def show_all(study: Study, uri: str) -> int:

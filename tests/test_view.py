@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ import pytest
 
 from nasfuse import view
 from nasfuse.results import Result
+from nasfuse.searching.logbook import logbook
 from nasfuse.searching.study import Settings, Study
+from nasfuse.tracking import local_uri
 
 
 class Slow:
@@ -29,6 +32,29 @@ class Slow:
 
     def close(self, status: str) -> None:
         self.status = status
+
+
+def test_what_goes_wrong_in_the_thread_is_said_and_the_thread_goes_on(
+    tmp_path: Path,
+    make_result: Callable[..., Result],
+    make_settings: Callable[..., Settings],
+) -> None:
+    study = Study.create(tmp_path / "a", make_settings())
+    odd = make_result(0, rung=2).model_copy(update={"finished": "yesterday"})
+    uri = local_uri(tmp_path)
+    with logbook(study.folder / "log.txt"), view.View(study, uri) as shown:
+        shown.update([odd])
+        deadline = time.monotonic() + 60
+        while shown.problem is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert shown._thread.is_alive()
+        assert shown.problem.startswith("ValueError: Invalid isoformat string: 'yesterday'")
+        assert "Traceback" in (study.folder / "log.txt").read_text()
+        shown.finish([odd], complete=True)
+        assert shown.problem is not None
+        shown.finish([make_result(0, rung=2)], complete=True)
+        assert shown.problem is None
 
 
 def test_a_long_sync_ends_with_the_search_and_the_rest_is_shown_then(

@@ -44,7 +44,7 @@ def explain(
     from nasfuse.fusion_screens import print_explanation, swap_lines
     from nasfuse.fusion_words import document
     from nasfuse.planning import continuation
-    from nasfuse.screens import make_console, print_json, say
+    from nasfuse.screens import make_console, print_json, print_unseen
     from nasfuse.searching.schedule import Limits
     from nasfuse.searching.study import find_study
     from nasfuse.terminal import decoding, parse_seconds
@@ -71,6 +71,6 @@ def explain(
     else:
         print_explanation(console, found, explanation)
     if problem:
-        say(console, f"MLflow does not show all of this: {problem}")
+        print_unseen(console, found, problem)
     if stopped:
         raise typer.Exit(143 if stopped == "SIGTERM" else 130)
