@@ -99,6 +99,11 @@ class Result(BaseModel):
         return Point(self.accuracy, self.cost)
 
     @property
+    def broke(self) -> bool:
+        """Whether it failed, and not for being slower than was asked for."""
+        return self.status == "failed" and not self.too_slow
+
+    @property
     def cost(self) -> float:
         """What is to be low: MACs, parameters or milliseconds."""
         value = getattr(self, self.objective)

@@ -54,7 +54,7 @@ class Standing:
     @property
     def failure(self) -> str | None:
         """Why the newest of the failed evaluations failed."""
-        causes = [one.cause for one in self.results if one.status == "failed" and one.cause]
+        causes = [one.cause for one in self.results if one.broke and one.cause]
         return " ".join(causes[-1].split())[:200] if causes else None
 
 

@@ -143,7 +143,6 @@ def status_line(progress: Progress) -> str:
     """One line on where the search stands."""
     results, top = progress.results, progress.study.settings.recipe.top
     front = result_front(results)
-    failed = sum(r.status == "failed" for r in results)
     of = f" of {progress.limits.trials}" if progress.limits.trials else ""
     counts = [
         f"{len(complete(results, 0))}{of} tried",
@@ -155,9 +154,14 @@ def status_line(progress: Progress) -> str:
     again = sum(r.status == "complete" and r.repeat > 0 for r in results)
     if again:
         counts.append(f"{again} trained again for the finals")
-    if failed:
-        counts.append(f"{failed} failed")
-    return ", ".join(counts)
+    return ", ".join([*counts, *_untrained(results)])
+
+
+def _untrained(results: Sequence[Result]) -> list[str]:
+    """How many were too slow to be trained, and how many failed, where there are such."""
+    kinds = {"too slow": sum(bool(r.too_slow) for r in results)}
+    kinds["failed"] = sum(r.broke for r in results)
+    return [f"{count} {kind}" for kind, count in kinds.items() if count]
 
 
 def _screen(progress: Progress) -> RenderableType:
@@ -197,11 +201,9 @@ def rung_lines(results: Sequence[Result]) -> list[str]:
     for rung in sorted({result.rung for result in results}):
         here = [result for result in results if result.rung == rung]
         again = sum(r.status == "complete" and r.repeat > 0 for r in here)
-        failed = sum(r.status == "failed" for r in here)
         counts = [f"{len(complete(results, rung))} trained"]
         counts += [f"{again} again with other seeds"] if again else []
-        counts += [f"{failed} failed"] if failed else []
-        lines.append(f"rung {rung}  {', '.join(counts)}")
+        lines.append(f"rung {rung}  {', '.join([*counts, *_untrained(here)])}")
     return lines or ["rung 0  nothing trained yet"]
 
 
@@ -365,7 +367,8 @@ def _line(result: Result) -> str:
     name = f"trial {result.number:>3} rung {result.rung}{again}"
     costs = f"{show_macs(result.macs):>7} MACs  {show_macs(result.params):>6} params"
     if result.status == "failed":
-        return f"{name}  failed           {costs}  {result.cause}"
+        outcome = "failed" if result.broke else "too slow"
+        return f"{name}  {outcome:<15}  {costs}  {result.cause}"
     fusions = fusion_text(result.architecture)
     return (
         f"{name}  accuracy {result.point.accuracy:.4f}  {costs}  {result.seconds:5.1f} s  {fusions}"

@@ -168,7 +168,16 @@ def test_a_search_goes_on_when_its_reader_leaves(progress: Progress) -> None:
         listen(progress)
         progress.stopping = "SIGINT"
         listen(progress)
-    assert "1 failed" in status_line(progress)
+    assert status_line(progress).endswith("1 failed")
+
+
+def test_networks_that_are_too_slow_have_not_failed(
+    progress: Progress, make_result: MakeResult
+) -> None:
+    slow = {"status": "failed", "accuracy": None, "loss": None, "cause": "9 ms", "too_slow": True}
+    progress.results += [make_result(number, **slow) for number in (5, 6)]
+    assert status_line(progress).endswith("2 too slow, 1 failed")
+    assert "rung 0  2 trained, 2 too slow, 1 failed" in shown(progress)
 
 
 def test_sentences_are_broken_between_words_on_a_terminal_only() -> None:

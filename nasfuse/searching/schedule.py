@@ -69,17 +69,13 @@ class Progress:
     def failing(self) -> bool:
         """Whether so many jobs of this run failed in a row that it cannot be the networks."""
         recent = self.results[max(self.before, len(self.results) - MAX_FAILURES_IN_A_ROW) :]
-        return len(recent) == MAX_FAILURES_IN_A_ROW and all(_broke(r) for r in recent)
+        return len(recent) == MAX_FAILURES_IN_A_ROW and all(r.broke for r in recent)
 
     @property
     def room(self) -> float:
         """Seconds that a job begun now may take."""
         limit, left = self.limits.seconds, self.left
         return math.inf if limit is None or left is None else left + (OVERTIME - 1) * limit
-
-
-def _broke(result: Result) -> bool:
-    return result.status == "failed" and not result.too_slow
 
 
 Listener = Callable[[Progress], None]
