@@ -11,6 +11,7 @@ import platform
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -310,8 +311,11 @@ def record(
     Where there is a complete one, that stays, and is returned: a worker that outlived its search
     may have finished the job at which another one failed.
     """
-    if cause and (earlier := recorded(task, job)) and earlier.status == "complete":
-        return earlier
+    if cause:
+        with suppress(ValueError):  # one that is damaged is replaced
+            earlier = recorded(task, job)
+            if earlier is not None and earlier.status == "complete":
+                return earlier
     price = cost(job.architecture)
     # the top rung is what will be exported: there thop itself is asked, not our formula for it,
     # and on the CPU, for the worker would be larger by the meta device from then on

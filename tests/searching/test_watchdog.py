@@ -136,15 +136,32 @@ main()
 """
 
 
+# of one network, what the worker is handed takes images of two channels; these have one
+ONE_RAISES = """
+from nasfuse.searching.worker import Job
+whole = Job.to_config
+def to_config(job):
+    config = whole(job)
+    if job.number == 20:
+        config["architecture"] = config["architecture"].replace('"channels": 1', '"channels": 2')
+    return config
+Job.to_config = to_config
+"""
+
+
 @pytest.mark.slow
 def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
     tmp_path: Path, few: list[str]
 ) -> None:
-    """Trials take less time than a process to start, and yet none starts but these and one more."""
+    """Trials take less time than a process to start, and yet none starts but these and one more.
+
+    Nor does one start after a network whose forward pass raises: that fails, and all others end.
+    """
+    script = ONE_RAISES + QUICK_LOOKOUT
     seen: set[int] = set()
     stopped: psutil.Process | None = None
     with subprocess.Popen(
-        [sys.executable, "-c", QUICK_LOOKOUT, "search", *few, "--trials", "60", "--workers", "2"],
+        [sys.executable, "-c", script, "search", *few, "--trials", "60", "--workers", "2"],
         cwd=tmp_path,
         env={**os.environ, "NASFUSE_PATIENCE": "10"},
         stdout=subprocess.PIPE,
@@ -164,7 +181,9 @@ def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
     assert stopped is not None
     assert not stopped.is_running()
     assert len(seen) == 3, "two workers, and one in the place of the one that was stopped"
-    assert {result.status for result in read_results(results)} == {"complete"}
+    [failed] = [result for result in read_results(results) if result.status == "failed"]
+    assert failed.number == 20
+    assert "channels" in str(failed.cause)
 
 
 def starting(search: int) -> psutil.Process | None:

@@ -180,6 +180,8 @@ def test_a_failure_takes_no_complete_result_away(task: Task, job: Job) -> None:
     kept = path.read_bytes()
     assert record(task, job, {"seconds": 0.0}, cause="its worker died three times") == whole
     assert path.read_bytes() == kept
+    path.write_bytes(kept[:20])
+    assert record(task, job, {"seconds": 0.0}, cause="a damaged result").status == "failed"
 
 
 def test_latency_is_measured_on_the_first_rung_where_it_is_the_objective(
