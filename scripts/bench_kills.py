@@ -1,7 +1,7 @@
 """Kill searches at random moments, resume them, and count what was lost.
 
-    python scripts/bench_kills.py [--kills 100] [--signal KILL|TERM|INT|INT2] [--a-search 10]
-        [--seed 0] [--trials 10] [--add FILE] [--json]
+    python scripts/bench_kills.py [--kills 100] [--signal KILL|TERM|INT|INT2|WORKER]
+        [--a-search 10] [--seed 0] [--trials 10] [--add FILE] [--json]
 
 Small real searches (two workers, a thousand images of digits) are killed after times drawn at
 random: while they import, while Ray starts, in training, between two trials. Then they are resumed,
@@ -10,24 +10,28 @@ kill and at the end it is checked that
 
     lost        no line of results.jsonl is gone or altered, and all that was said to have ended
                 is there
-    repeated    no evaluation is there twice
+    repeated    no evaluation is there twice, and no worker's result was written again
     unreadable  a checkpoint that a worker would go on from is whole
-    set back    no trial's checkpoint has fewer epochs than at the kill before, so that a kill
-                costs a trial at most the epoch that was running
+    set back    the first checkpoint of a trial after a kill has more epochs than the one at the
+                kill, so that a kill costs a trial at most the epoch that was running
+    late        a resumed search has trained an epoch after 20 s
     orphans     no process of the search is left after 30 s
     unfinished  at the end every network has its result, in Optuna's database and in MLflow too
     exit code   SIGTERM ends with 143 and Ctrl-C with 130, and both with the line to go on with,
                 wherever the search holds its study
 
-INT is Ctrl-C pressed in a pseudo-terminal, INT2 twice within two seconds. Shown are the seconds
-until all processes were gone, and from a resumption to the first new epoch. `--add` keeps the
-figures in a file and shows those of all runs that it holds. Ctrl-C ends the benchmark early, with
-what was found until then.
+INT is Ctrl-C pressed in a pseudo-terminal, INT2 twice within two seconds. With WORKER the search
+itself goes on to its end, and processes that train for it are killed at random moments.
+
+Shown are the seconds until all processes were gone, and from a resumption to the first new epoch.
+`--add` keeps the figures in a file and shows those of all runs that it holds. Ctrl-C ends the
+benchmark early, with what was found until then.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -43,7 +47,17 @@ from killed_search import AGAIN, CODES, PATIENCE, Found, Search
 
 LONGEST = 10.0  # seconds from the first new epoch of a run, or from its start, to the kill
 EARLY = 0.25  # of the kills are counted from the start
-KINDS = ("lost", "repeated", "unreadable", "set back", "orphans", "unfinished", "exit code")
+PAUSES = (1.0, 10.0)  # seconds between two workers that are killed
+KINDS = (
+    "lost",
+    "repeated",
+    "unreadable",
+    "set back",
+    "late",
+    "orphans",
+    "unfinished",
+    "exit code",
+)
 
 
 def kill_searches(options: argparse.Namespace) -> Found:
@@ -52,23 +66,29 @@ def kill_searches(options: argparse.Namespace) -> Found:
         while found.kills < options.kills:
             found.searches += 1
             search = Search(Path(folder) / str(found.searches), options.trials, found)
-            last = min(options.kills, found.kills + options.a_search)
+            most = min(options.kills - found.kills, options.a_search)
             try:
-                while found.kills < last:
-                    early = generator.random() < EARLY
-                    delay, again = generator.uniform(0, LONGEST), generator.uniform(0, AGAIN)
-                    if not search.run(options.signal, delay, again, early=early):
-                        break
-                    told = found.notes[-1] if found.notes else ""
-                    line = f"kill {found.kills}: {dict(found.wrong)} {told}"
-                    print(line, file=sys.stderr, flush=True)
+                if options.signal == "WORKER":
+                    pauses = (generator.uniform(*PAUSES) for _ in itertools.count())
+                    search.kill_workers(pauses, most)
                 else:
-                    search.run(options.signal, PATIENCE, early=True)  # to its end
+                    kill_and_resume(search, options.signal, generator, most)
             except KeyboardInterrupt:
                 search.end()
                 return found
             search.check_all()
     return found
+
+
+def kill_and_resume(search: Search, name: str, generator: random.Random, most: int) -> None:
+    """To its end, which comes after so many kills, or before."""
+    for _ in range(most):
+        early = generator.random() < EARLY
+        delay, again = generator.uniform(0, LONGEST), generator.uniform(0, AGAIN)
+        if not search.run(name, delay, again, early=early):
+            return
+        search.found.tell()
+    search.run(name, PATIENCE, early=True)
 
 
 def added(found: Found, name: str, path: Path) -> Found:

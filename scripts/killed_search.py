@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import select
 import signal
@@ -23,10 +24,13 @@ from nasfuse.checkpoints import load_checkpoint
 from nasfuse.data.load import load_dataset
 from nasfuse.errors import StorageError
 from nasfuse.results import Result, read_results
+from nasfuse.searching.watchdog import watched
 
 NAME, IMAGES = "killed", 1000
 ASKED = ["--budget", "500kFLOPs", "--epochs", "4", "--workers", "2", "--data", "few.npz"]
-CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130, "INT2": 130}
+CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130, "INT2": 130, "WORKER": 0}
+FIRST = 20.0  # seconds in which a resumed search has to have trained an epoch
+STUCK = "trials/*/*.stuck"  # of workers that are at work
 GRACE = 30.0  # seconds in which everything has to be gone
 AGAIN = 2.0  # seconds at most between the two Ctrl-C of INT2
 PATIENCE = 600.0  # seconds for a whole search on a busy machine
@@ -48,6 +52,10 @@ class Found:
     def fault(self, kind: str, note: str) -> None:
         self.wrong[kind] += 1
         self.notes.append(f"search {self.searches}, kill {self.kills}: {kind}: {note}")
+
+    def tell(self) -> None:
+        told = self.notes[-1] if self.notes else ""
+        print(f"kill {self.kills}: {dict(self.wrong)} {told}", file=sys.stderr, flush=True)
 
 
 class Run:
@@ -108,14 +116,18 @@ class Search:
         self.study = folder / "studies" / NAME
         self.mark = f"{os.getpid()}-{found.searches}"
         self.known: list[Result] = []
-        self.epochs: dict[Path, tuple[int, int]] = {}
+        self.epochs: dict[Path, tuple[int, int]] = {}  # of checkpoints, when last looked at
+        self.waited: dict[Path, int] = {}  # when those were written that are the last of a kill
+        self.deaths: Counter[Path] = Counter()  # of workers, by the file of their watchdog
+        self.before = 0  # results when it was last started
+        self.written: dict[Path, tuple[int, bytes]] = {}  # results of workers, and when
         folder.mkdir()
         digits = load_dataset("digits", side=8, seed=0).train
         images = np.asarray(digits.images)[:IMAGES].transpose(0, 2, 3, 1)
         np.savez(folder / "few.npz", images=images, labels=np.asarray(digits.labels)[:IMAGES])
 
     def start(self, name: str) -> Run:
-        begun = (self.study / "study.yaml").exists()
+        begun, self.before = (self.study / "study.yaml").exists(), len(self.known)
         words = (
             ["resume", NAME]
             if begun
@@ -126,13 +138,16 @@ class Search:
     def run(self, name: str, delay: float, again: float = 0.0, *, early: bool) -> bool:
         """Kill it `delay` seconds after its start or its first new epoch; False where it ended."""
         began, before = time.monotonic(), self._newest()
+        resumed = (self.study / "study.yaml").exists()
         run = self.start(name)
         kill_at = began + delay if early else None
         while run.process.poll() is None:
             now = time.monotonic()
             run.read()
+            self._check_first_epochs()
             if kill_at is None and self._newest() > before:
-                self.found.first_epoch.append(now - began)
+                if resumed:
+                    self._note_first_epoch(now - began)
                 kill_at = now + delay
             if kill_at is not None and now >= kill_at:
                 break
@@ -147,6 +162,46 @@ class Search:
         self._check_end(run, name, ended=ended, listening=listening)
         self._check_files()
         return not ended
+
+    def kill_workers(self, pauses: Iterator[float], most: int) -> None:
+        """Let it run to its end, and kill one of its workers after each pause, `most` at most."""
+        began, kill_at, left = time.monotonic(), 0.0, most
+        run = self.start("WORKER")
+        while run.process.poll() is None:
+            now = time.monotonic()
+            run.read()
+            self._check_first_epochs()
+            if not kill_at and self._newest():
+                kill_at = now + next(pauses)
+            if left and kill_at and now >= kill_at and self._kill_worker():
+                left, kill_at = left - 1, now + next(pauses)
+                self._check_files()
+                self.found.tell()
+            if now > began + PATIENCE:
+                self.found.fault("unfinished", "nothing happens")
+                run.process.kill()
+            time.sleep(0.02)
+        self._check_end(run, "WORKER", ended=True, listening=False)
+        self._check_files()
+
+    def _kill_worker(self) -> bool:
+        """One of those at work, if any; but not at a job's third attempt, after which it fails."""
+        alive = {process.pid: process for process in self._processes()}
+        found = [(path, w.process) for path in self.study.glob(STUCK) if (w := watched(path))]
+        left = [(path, pid) for path, pid in found if pid in alive and self.deaths[path] < 2]
+        if not left:
+            return False
+        path, pid = random.choice(left)
+        with suppress(psutil.Error):  # it has ended just now
+            alive[pid].kill()
+        self.deaths[path] += 1
+        self.found.kills += 1
+        return True
+
+    def _note_first_epoch(self, seconds: float) -> None:
+        self.found.first_epoch.append(seconds)
+        if seconds > FIRST:
+            self.found.fault("late", f"{seconds:.1f} s to the first new epoch")
 
     def _listens(self, run: Run) -> bool:
         """Whether it holds the study, and so has a handler for each signal."""
@@ -199,7 +254,7 @@ class Search:
         return read_results(whole)
 
     def _check_said(self, said: bytes) -> None:
-        lines, new = len(SHOWN.findall(said)), len(self._results()) - len(self.known)
+        lines, new = len(SHOWN.findall(said)), len(self._results()) - self.before
         if lines > new:
             self.found.fault("lost", f"{lines} results were shown, {new} are there")
 
@@ -211,8 +266,25 @@ class Search:
             if count > 1:
                 self.found.fault("repeated", str(step))
         self.known = results
+        self._check_written()
+        self._check_first_epochs()
         for path in self.study.glob("trials/*/*.ckpt"):
             if not path.stem.endswith(".previous"):
+                self._check_checkpoint(path)
+        self.waited = {path: _written(path) for path in self.epochs}
+
+    def _check_written(self) -> None:
+        """What a worker has written stays: else its network was trained again."""
+        for path in self.study.glob("trials/*/rung*.json"):
+            found = path.stat().st_mtime_ns, path.read_bytes()
+            if self.written.setdefault(path, found) != found:
+                self.found.fault("repeated", f"{path.parent.name}/{path.name} was written again")
+
+    def _check_first_epochs(self) -> None:
+        """Of trials that go on after a kill: soon enough to see one that began again at 0."""
+        for path, before in list(self.waited.items()):
+            if _written(path) not in (before, 0):
+                del self.waited[path]
                 self._check_checkpoint(path)
 
     def _check_checkpoint(self, path: Path) -> None:
@@ -221,20 +293,19 @@ class Search:
         except StorageError as error:
             self.found.fault("unreadable", str(error))
             return
-        assert checkpoint is not None
+        if checkpoint is None:  # its trial has ended just now
+            return
         reached = int(checkpoint.state["rung"]), int(checkpoint.state["done"])
-        if reached < self.epochs.get(path, (0, 0)):
-            self.found.fault("set back", f"{path.parent.name}: {self.epochs[path]} to {reached}")
+        before = self.epochs.get(path, (0, 0))
+        # a network that is promoted goes on, on a higher rung, from the steps that it has
+        if reached != before and reached[1] <= before[1]:
+            self.found.fault("set back", f"{path.parent.name}: {before} to {reached}")
         self.epochs[path] = reached
 
-    def _newest(self) -> float:
+    def _newest(self) -> int:
         """When a checkpoint or a result was last written."""
         written = [*self.study.glob("trials/*/*.ckpt"), *self.study.glob("trials/*/rung*.json")]
-        times = []
-        for path in written:
-            with suppress(FileNotFoundError):  # replaced or removed just now
-                times.append(path.stat().st_mtime)
-        return max(times, default=0.0)
+        return max(map(_written, written), default=0)
 
     def check_all(self) -> None:
         """After its end: every network is there, and Optuna and MLflow know."""
@@ -252,3 +323,10 @@ class Search:
     def _count(path: Path, query: str) -> Counter[str]:
         with sqlite3.connect(path) as database:
             return Counter(row[0] for row in database.execute(query))
+
+
+def _written(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 where it was replaced or removed just now."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0
