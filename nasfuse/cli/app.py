@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from nasfuse.cli.following import status, stop, sync
 from nasfuse.cli.looking import front, show, ui
 from nasfuse.cli.searching import resume, search
 from nasfuse.cli.training import train
+from nasfuse.pickles import NO_PICKLES
 
 # in the order of the help; the name of the function is the verb
 VERBS: dict[Callable[..., Any], str] = {
@@ -100,6 +102,7 @@ app = _app()
 
 def main() -> None:
     """Run the command line; a user's mistake ends in four lines and its own exit code."""
+    os.environ.update(NO_PICKLES)  # libraries read it when they load something
     try:
         code = app(prog_name="nasfuse", standalone_mode=False)
     except ParserError as error:

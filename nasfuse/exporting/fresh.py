@@ -62,7 +62,6 @@ def of_hf(folder: Path) -> Answer:
 
 
 def of_mlflow(folder: Path) -> Answer:
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     import mlflow
 

@@ -26,6 +26,7 @@ from nasfuse.exporting.origin import Origin
 from nasfuse.kept_weights import load_weights
 from nasfuse.memory import ample_memory
 from nasfuse.network import build, cost
+from nasfuse.pickles import NO_PICKLES
 from nasfuse.training import answers
 
 BATCHES = (1, 2, 7)
@@ -45,8 +46,7 @@ MAX_ACCURACY_GAP = 0.001
 # and their threads (1 GB with all of them on one core), and what all networks compute with
 SECONDS, MACS_A_SECOND = 600, 200_000_000
 MEMORY = 16 << 30
-# files are answered for by the CPU, and none of them may be unpickled
-ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+ENVIRONMENT = {**NO_PICKLES, "CUDA_VISIBLE_DEVICES": ""}  # files are checked on the CPU
 MAX_IMAGES, MAX_BYTES = 2000, 2**28  # of the validation images that are tried
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import NasfuseError, SearchError, SetupError, StorageError
+from nasfuse.pickles import NO_PICKLES
 from nasfuse.searching.admission import (
     MODE,
     listening_line,
@@ -167,6 +168,7 @@ def _raise_what_ended(progress: Progress, *, again: str) -> None:
 
 GPU_SHARE = 0.25  # of a GPU that a trial gets where it is neither said nor measured
 _ENVIRONMENT = {
+    **NO_PICKLES,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
