@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import ipaddress
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ SETTINGS = {
     # one worker and no job runner: 2 processes instead of 10, 0.4 GB instead of 1.6 GB
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
 
 
@@ -90,12 +92,20 @@ def serve(
 
 def open_to(host: str) -> str:
     """A warning where others than this machine reach a server on `host`; else nothing."""
-    if host == "localhost" or host.startswith("127."):
+    if _is_loopback(host):
         return ""
     return (
         f"warning: --host {host} lets everybody who reaches it read, change and delete all runs: "
         "MLflow asks for no password"
     )
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether it is an address of this machine only; a name may lead anywhere, 127.example.org."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _usual(host: str, uri: str) -> int:

@@ -36,6 +36,7 @@ NOTE_CHARACTERS = 7900  # MLflow cuts a tag at 8000
 PATIENCE = 60  # seconds for which a local store waits for another search's writing; SQLite's are 5
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # which would run code of whoever made a file
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # MLflow's own are 7 tries of 120 s each: a search would stand still for a server that is down
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

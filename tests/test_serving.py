@@ -16,12 +16,14 @@ def test_it_listens_on_this_machine_unless_asked() -> None:
         assert inspect.signature(function).parameters["host"].default == "127.0.0.1"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_this_machine_needs_no_warning(host: str) -> None:
     assert not open_to(host)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "10.0.0.1", "example.org", "127.example.org", "127.0.0.1.example.org"]
+)
 def test_another_host_is_warned_of(host: str) -> None:
     assert f"--host {host} lets everybody" in open_to(host)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -18,7 +19,7 @@ from nasfuse.errors import UsageError
 from nasfuse.results import Result
 from nasfuse.searching.addresses import remember
 from nasfuse.searching.study import Settings, Study
-from nasfuse.serving import serve
+from nasfuse.serving import Server, serve
 from nasfuse.study_runs import find_experiment
 from nasfuse.tracking import local_uri, open_client
 from nasfuse.view import View, _tracker
@@ -155,6 +156,17 @@ def test_an_open_run_is_ended_as_the_search_ended(
     assert [run[1] for run in stored(study, uri) if run[0] == "s"] == [status]
 
 
+def assert_safe(server: Server) -> None:
+    """All its processes listen on this machine only, and would not unpickle a file."""
+    main = psutil.Process(server.process.pid)
+    processes = [main, *main.children(recursive=True)]
+    sockets = [socket for one in processes for socket in one.net_connections()]
+    listening = {socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert {f"http://{host}:{port}" for host, port in listening} == {server.address}
+    for process in processes:
+        assert process.environ()["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
 @pytest.mark.slow
 def test_a_server_down_at_the_start_and_killed_on_the_way_holds_nothing_up(
     make_study: Callable[..., Study], make_result: MakeResult, tmp_path: Path
@@ -171,6 +183,7 @@ def test_a_server_down_at_the_start_and_killed_on_the_way_holds_nothing_up(
         with serve(store, tmp_path / "files", port=port) as second:
             view._sync(results[:1])
             assert view.problem is None
+            assert_safe(second)
             second.process.kill()
             second.process.wait()
             second.stop()

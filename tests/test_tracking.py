@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 
 from nasfuse.errors import SetupError, StorageError
 from nasfuse.results import Result
 from nasfuse.serving import serve
-from nasfuse.tracking import Tracker, TrackingError, local_uri, study_addresses
+from nasfuse.tracking import Tracker, TrackingError, local_uri, open_client, study_addresses
 from nasfuse.trial_runs import flatten
 
 BUDGET = 100_000_000
@@ -218,6 +219,12 @@ def test_a_deleted_study_comes_back(open_tracker: Open) -> None:
     tracker = open_tracker()
     tracker.client.delete_experiment(tracker.experiment_id)
     assert open_tracker().experiment_id == tracker.experiment_id
+
+
+def test_a_client_would_not_unpickle(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> None:
+    monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
+    open_client(f"sqlite:///{empty_store}")
+    assert MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get() is False
 
 
 def test_a_server_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
