@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from nasfuse.errors import UsageError
 
+MOST = 10**18  # MACs or parameters, more than any network of any space can be scaled to
+
 
 class Shape(NamedTuple):
     """The size of one feature map, without the batch."""
@@ -99,12 +101,12 @@ def parse_budget(text: str, option: str = "--budget") -> int:
     """
     match = _BUDGET.fullmatch(text.strip())
     macs = round(float(match["number"]) * _PREFIXES[match["prefix"].upper()]) if match else 0
-    if match is None or not (match["prefix"] or match["unit"]) or macs < 1:
+    if match is None or not (match["prefix"] or match["unit"]) or not 1 <= macs <= MOST:
         raise UsageError(
             f"'{text}' is not a budget",
             where=option,
             why="a budget is a positive number with a unit: FLOPs or MACs (the same thing here), "
-            "with K, M or G before it",
+            f"with K, M or G before it, and at most {MOST:.0e}",
             fix=f"{option} 400MFLOPs   (or 400MMACs, 0.4GFLOPs, 400M)",
         )
     return macs
@@ -123,11 +125,12 @@ def parse_count(text: str | None) -> int | None:
         return None
     match = _COUNT.fullmatch(text.strip())
     count = round(float(match["number"]) * _PREFIXES[match["prefix"].upper()]) if match else 0
-    if count < 1:
+    if not 1 <= count <= MOST:
         raise UsageError(
             f"'{text}' is not a number of parameters",
             where="--max-params",
-            why="it is a positive number, with K, M or G behind it where it is large",
+            why="it is a positive number, with K, M or G behind it where it is large, "
+            f"and at most {MOST:.0e}",
             fix="--max-params 5M",
         )
     return count

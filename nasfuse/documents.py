@@ -54,6 +54,8 @@ def _json(text: str) -> object:
 
 def _extent(value: object, depth: int) -> tuple[int, int]:
     """How many values there are in it, and how deep they lie."""
+    for word in value if isinstance(value, dict) else [value]:
+        _require_letters(word)
     inside = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(inside, list) or depth > MAX_DEPTH:
         return 1, depth
@@ -81,6 +83,7 @@ def _node_extent(node: yaml.Node, depth: int, known: dict[int, tuple[int, int]])
     """As `_extent`, before anything is made of it: an alias counts as what it stands for."""
     if id(node) not in known:
         _require_small(0, depth)  # what contains itself ends here
+        _require_letters(node.value)
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         items = [item for pair in pairs for item in pair]
         items = node.value if isinstance(node, yaml.SequenceNode) else items
@@ -90,6 +93,12 @@ def _node_extent(node: yaml.Node, depth: int, known: dict[int, tuple[int, int]])
     count, height = known[id(node)]
     _require_small(count, depth + height - 1)
     return count, height
+
+
+def _require_letters(value: object) -> None:
+    """Refuse halves of letters, which escapes can say and no file or terminal takes."""
+    if isinstance(value, str):
+        value.encode()
 
 
 def _require_small(count: int, depth: int) -> None:

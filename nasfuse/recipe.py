@@ -15,7 +15,8 @@ FEWEST, SHORT, LONGER = 1000, 0.0375, 10
 SHORT_BATCH = 32
 
 Positive = Annotated[float, Field(gt=0)]
-Batch = Annotated[int, Field(ge=2)]
+Part = Annotated[float, Field(ge=1e-9, le=1)]  # less would be no image, and its inverse is needed
+Batch = Annotated[int, Field(ge=2, le=10**9)]
 
 
 class Rung(BaseModel):
@@ -27,11 +28,11 @@ class Rung(BaseModel):
     of a large one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    share: Annotated[float, Field(gt=0, le=1)]
-    epochs: Annotated[int, Field(ge=1)]
-    stop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    share: Part
+    epochs: Annotated[int, Field(ge=1, le=10**6)]
+    stop: Part = 1.0
     rate: Positive = 1.0
     batch: Batch | None = None
 
@@ -53,7 +54,7 @@ class Augmentation(BaseModel):
     square of this share of it (DeVries & Taylor 2017, arXiv:1708.04552).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     flip: bool = True
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
@@ -70,7 +71,7 @@ class Recipe(BaseModel):
     of its weights, of which about the last 1 / (1 + `averaging`) counts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     batch: Batch = 64
     filter_rate: Positive = 0.06
@@ -82,7 +83,7 @@ class Recipe(BaseModel):
     augmentation: Augmentation = Augmentation()
     augment_from_epochs: Annotated[int, Field(ge=1)] = 10
     averaging: Annotated[float, Field(ge=0)] = 4.0
-    rungs: Annotated[tuple[Rung, ...], Field(min_length=2)] = (
+    rungs: Annotated[tuple[Rung, ...], Field(min_length=2, max_length=100)] = (
         Rung(share=0.075, epochs=1, batch=SHORT_BATCH),
         Rung(share=1.0, epochs=1, stop=0.25),
         Rung(share=1.0, epochs=1),

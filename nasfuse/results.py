@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nasfuse.architecture import Architecture
+from nasfuse.documents import MAX_BYTES, printable
 from nasfuse.errors import StorageError
 from nasfuse.files import refusal
 from nasfuse.names import SAMPLERS as SAMPLERS
 from nasfuse.names import Objective as Objective
 from nasfuse.pareto import Point, front
+from nasfuse.ranges import Amount, Count, Latency, Moment, Seed, Share, Size
+
+MOST_RESULTS = 1_000_000  # lines of a file, each of at most MAX_BYTES
 
 
 class Step(NamedTuple):
@@ -49,38 +52,49 @@ class Result(BaseModel):
     weights; studies of before that lack it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     key: str = Field(pattern=r"^[0-9a-f]{12}$")  # folders have it as their name
-    number: int
-    rung: int
-    repeat: int = 0
+    number: int = Field(ge=0, lt=MOST_RESULTS)
+    rung: Count
+    repeat: Count = 0
     origin: str
     status: Literal["complete", "failed"]
     architecture: Architecture
-    macs: int
-    params: int
-    thop: int
-    latency: float | None = None
+    macs: Size
+    params: Size
+    thop: Size
+    latency: Latency | None = None
     objective: Objective = "macs"
-    accuracy: float | None = None
+    accuracy: Share | None = None
     loss: float | None = None
     calibrated_loss: float | None = None
     train_loss: float | None = None
     cause: str | None = None
     too_slow: bool | None = None
-    batch: int | None = None
+    batch: Size | None = None
     retry: str | None = None
     recomputes: bool | None = None
-    weights_sha256: str | None = None
-    seconds: float
-    cpu_seconds: float | None = None
-    gpus: float | None = None
+    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    seconds: Amount
+    cpu_seconds: Amount | None = None
+    gpus: Amount | None = None
     mps: bool | None = None
-    seed: int
+    seed: Seed
     data: str
     versions: dict[str, str]
-    finished: str
+    finished: Moment
+
+    @model_validator(mode="after")
+    def _has_what_its_status_says(self) -> Result:
+        complete = self.status == "complete"
+        if complete != (self.accuracy is not None):
+            raise ValueError(f"a result that is {self.status} has {self.accuracy} as accuracy")
+        if not complete and self.cause is None:
+            raise ValueError("a result that is failed has no cause")
+        if complete and getattr(self, self.objective) is None:
+            raise ValueError(f"its objective is {self.objective}, which it does not have")
+        return self
 
     @property
     def step(self) -> Step:
@@ -145,29 +159,52 @@ def append_result(path: Path, result: Result) -> None:
             raise refusal(path, error, written=len(line)) from None
 
 
-def read_results(path: Path) -> list[Result]:
+def fits_all(result: Result) -> None:
+    """What a result has to fit where nothing is known of its study: anything does."""
+
+
+def read_results(path: Path, fits: Callable[[Result], None] = fits_all) -> list[Result]:
     """All results of a file; a last line that a crash cut short is left out.
 
+    `fits` raises ValueError where a result cannot be one of the study.
+
     Raises:
-        StorageError: a line other than the last is damaged.
+        StorageError: a line other than the last is damaged, or there are too many.
     """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    torn, whole = lines[-1], lines[:-1]
-    del torn  # nothing, or the start of a line whose writer died
     fix = "remove the line; the trial is then trained again"
-    return [
-        parse_result(line, where=f"{path}, line {number}", fix=fix)
-        for number, line in enumerate(whole, 1)
-    ]
+    results: list[Result] = []
+    if not path.exists():
+        return results
+    with path.open("rb") as file:
+        # a line is never read beyond its limit
+        while (line := file.readline(MAX_BYTES + 1)).endswith(b"\n") or len(line) > MAX_BYTES:
+            where = f"{path}, line {len(results) + 1}"
+            if len(results) == MOST_RESULTS:
+                why = f"the limit is {MOST_RESULTS:,} results"
+                raise StorageError("this file is too long", where=where, why=why)
+            results.append(parse_result(line, where=where, fix=fix, fits=fits))
+    return results  # what is left is nothing, or the start of a line whose writer died
 
 
-def parse_result(text: bytes, *, where: str, fix: str) -> Result:
+def parse_result(
+    text: bytes, *, where: str, fix: str, fits: Callable[[Result], None] = fits_all
+) -> Result:
     """A result from its JSON. Raises StorageError, with `where` and `fix`, if it is damaged."""
     try:
-        return Result.model_validate(json.loads(text.decode()))
-    except (ValueError, RecursionError) as error:  # pydantic's and those of letters are the former
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"it is longer than {MAX_BYTES:,} bytes")
+        result = Result.model_validate_json(text)
+        fits(result)
+    except ValueError as error:  # pydantic's are such
         raise StorageError(
-            "this result is damaged", where=where, why=str(error).splitlines()[0], fix=fix
+            "this result is damaged", where=where, why=_reason(error), fix=fix
         ) from None
+    return result
+
+
+def _reason(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return printable(" ".join(str(error).split()))
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return printable(f"{place}: {first['msg']}" if place else first["msg"])

@@ -111,8 +111,8 @@ def _study(folder: Path) -> dict[Path, Read]:
     result = Result(
         key=architecture.key, number=0, rung=0, origin="random", status="complete",
         architecture=architecture, macs=price.macs, params=price.params, thop=price.thop,
-        accuracy=0.5, loss=1.0, seconds=1.0, seed=0, data="0" * 12, versions={"nasfuse": "0"},
-        finished="2026-01-01T00:00:00+00:00",
+        accuracy=0.5, loss=1.0, calibrated_loss=0.9, seconds=1.0, seed=0, data="0" * 12,
+        versions={"nasfuse": "0"}, finished="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
     settings = Settings(
         id="0" * 16, name="study", space_name="default", space=read_space("default"),

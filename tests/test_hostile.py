@@ -48,6 +48,8 @@ FILES: dict[str, tuple[str, str]] = {
     "tag that does not fit": ("a: !!timestamp x", "tag"),
     "another one": ("!!bool x", "tag"),
     "control characters": ("\x1b[2J", "special characters"),
+    "half a letter": ('a: "\\ud800"', "surrogates"),
+    "half a letter in a key": ('"\\ud800": 1', "surrogates"),
     "key that is no word": ("? [1, 2]\n: 3", "unhashable"),
 }
 JSON: dict[str, tuple[str, str]] = {
@@ -57,6 +59,8 @@ JSON: dict[str, tuple[str, str]] = {
     "no number": ('{"norm_eps": NaN}', "NaN"),
     "number of 5000 digits": ("9" * 5000, "4300 digits"),
     "cut off": ('{"resolution": 3', "delimiter"),
+    "half a letter": ('["\\ud800"]', "surrogates"),
+    "half a letter in a key": ('{"\\ud800": 1}', "surrogates"),
     "pickle": ("\x80\x04", "Expecting value"),
 }
 

@@ -184,7 +184,9 @@ def test_another_objective_is_drawn_first(
     make_result: MakeResult, tmp_path: Path, objective: str
 ) -> None:
     results = [
-        make_result(n, objective=objective, accuracy=0.9 - n / 10, latency=5.0 - n, params=10 * n)
+        make_result(
+            n, objective=objective, accuracy=0.9 - n / 10, latency=5.0 - n, params=10 * n + 1
+        )
         for n in range(3)
     ]
     figure = draw(results, budget=1000)
@@ -219,7 +221,7 @@ def test_two_searches_grow_in_one_box(make_result: MakeResult) -> None:
         make_result(1, rung=1, repeat=1, accuracy=0.9, macs=BUDGET // 2),
         make_result(2, rung=1, accuracy=0.8, macs=BUDGET // 2),
     ]
-    own, other = growth(mine, [make_result(0, rung=1, accuracy=0.4, macs=0)], budget=BUDGET)
+    own, other = growth(mine, [make_result(0, rung=1, accuracy=0.4, macs=1)], budget=BUDGET)
     assert own.tried == [1, 3]
     assert own.volumes == pytest.approx([0.25, 0.4])
     assert other.tried == [1]

@@ -15,8 +15,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasfuse.architecture import Architecture, parse_architecture
-from nasfuse.costs import Cost, show_macs
-from nasfuse.errors import BudgetError
+from nasfuse.costs import MOST, Cost, show_macs
+from nasfuse.errors import BudgetError, StorageError
 from nasfuse.holes import Value, fill
 from nasfuse.network import cost
 from nasfuse.reach import Reach
@@ -33,7 +33,7 @@ SMALLEST_SHARE = 1 / 64
 SHARE = "share"
 MAX_DUPLICATES = 100
 SAMPLES = 64  # members of a space that are asked what it can be scaled to
-UNLIMITED = 10**18  # MACs, more than any network of any space can be scaled to
+LOST = 1000  # numbers that may be in neither the storage nor the results: far more than ran at once
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,21 @@ class Proposer:
 
         They keep their numbers and are not proposed again. What their parameters were is lost: no
         sampler learns from them.
+
+        Raises:
+            StorageError: their numbers leave out more than a search can have lost.
         """
         first = {r.number: r for r in results if r.rung == 0 and r.key not in self.seen}
-        for number in range(len(self.kept), max(first, default=-1) + 1):
+        missing = range(len(self.kept), max(first, default=-1) + 1)
+        if len(missing) > len(first) + LOST:
+            raise StorageError(
+                "the results are damaged",
+                where=f"results.jsonl, trial {missing[-1]}",
+                why=f"of {len(missing):,} trials up to it that the database lacks, only "
+                f"{len(first):,} have a result",
+                fix="remove the line",
+            )
+        for number in missing:
             self.kept.add(_lost(first.get(number)))
         self.seen.update(result.key for result in first.values())
 
@@ -222,7 +234,7 @@ def reachable(space: SearchSpace) -> Reach:
         except BudgetError as error:
             smallest.append(error.needed)
         if seed % 16 == 0:
-            fitted = fit_to_budget(candidate.architecture, candidate.scaling, UNLIMITED)
+            fitted = fit_to_budget(candidate.architecture, candidate.scaling, MOST)
             largest.append(cost(fitted).larger)
     return Reach(tuple(smallest), max(largest))
 

@@ -12,15 +12,23 @@ from typing import Annotated, Any
 import psutil
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset, runs_code
-from nasfuse.documents import read_document
+from nasfuse.documents import MAX_BYTES, printable, read_document
 from nasfuse.errors import DataError, DocumentError, StorageError, UsageError
 from nasfuse.files import refusal, sweep, write_bytes, write_text
 from nasfuse.names import is_study_name, nearest
 from nasfuse.names import study_names as study_names
+from nasfuse.ranges import Count, Seed, Size
 from nasfuse.recipe import Recipe
 from nasfuse.results import Objective, Result, append_result, parse_result, read_results
 from nasfuse.searching.locking import holding
@@ -37,6 +45,10 @@ def _own_folder(name: str) -> str:
     return name
 
 
+Plenty = Annotated[int, Field(ge=1)]  # does no harm, however large
+Duration = Annotated[float, Field(gt=0)]
+
+
 class Settings(BaseModel):
     """What was asked for, and what the data were: everything but the results.
 
@@ -50,38 +62,58 @@ class Settings(BaseModel):
     where it is not a file in the study's folder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
-    id: str
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]  # a part of questions to MLflow
     name: Annotated[str, AfterValidator(_own_folder)]
     space_name: str
     space: dict[str, Any]
-    budget: int
+    budget: Size
     data: str
-    side: int
+    side: Size
     fingerprint: str
-    validation: int
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    validation: Size
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
     recipe: Recipe
     sampler: str
-    seed: int
+    seed: Seed
     tracking_uri: str | None
     versions: dict[str, str]
-    trials: int | None = None
-    seconds: float | None = None
-    workers: int | None = None
-    gpus_per_trial: float | None = None
+    trials: Plenty | None = None
+    seconds: Duration | None = None
+    workers: Plenty | None = None
+    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
     ray_address: str | None = None
     objective: Objective = "macs"
-    front_from: int | None = None
-    max_params: int | None = None
-    max_latency: float | None = None
-    skip_bad: int = 0
+    front_from: Size | None = None
+    max_params: Size | None = None
+    max_latency: Duration | None = None
+    skip_bad: Count = 0
     storage: str | None = None
-    stored: int | None = None
+    stored: Size | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Settings:
+        if self.front_from is not None and self.front_from > self.budget:
+            raise ValueError(f"front_from is {self.front_from}, above the budget")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels and std {len(self.std)}")
+        return self
+
+    def require_fitting(self, result: Result) -> None:
+        """Whether a result can be one of this study.
+
+        Raises:
+            ValueError: the recipe has no such rung, or what the rung is judged by is missing.
+        """
+        if result.rung > self.recipe.top:
+            raise ValueError(f"rung {result.rung} is above the recipe's last, {self.recipe.top}")
+        judged = self.version > 1 and result.status == "complete"
+        if judged and result.calibrated_loss is None:
+            raise ValueError("a complete result lacks calibrated_loss")
 
     @property
     def search_space(self) -> SearchSpace:
@@ -144,11 +176,11 @@ class Study:
             ) from None
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
+            place = ".".join(map(str, first["loc"]))
             raise StorageError(
                 "this study's settings are damaged or of another version",
-                where=f"{path}: {where}",
-                why=first["msg"],
+                where=f"{path}: {printable(place)}" if place else str(path),
+                why=printable(first["msg"]),
             ) from None
 
     @property
@@ -173,7 +205,8 @@ class Study:
 
     @property
     def results(self) -> list[Result]:
-        return read_results(self.folder / "results.jsonl")
+        """All results. Raises StorageError where one is damaged or cannot be of this study."""
+        return read_results(self.folder / "results.jsonl", self.settings.require_fitting)
 
     def record(self, result: Result) -> None:
         """Put a result on the disk; whoever is told of it is told afterwards."""
@@ -199,7 +232,10 @@ class Study:
             sweep(folder)
         for path in sorted(self.folder.glob("trials/*/rung*.json")):
             fix = "remove the file; the trial is then trained again"
-            result = parse_result(path.read_bytes(), where=str(path), fix=fix)
+            with path.open("rb") as file:
+                text = file.read(MAX_BYTES + 1)
+            fits = self.settings.require_fitting
+            result = parse_result(text, where=str(path), fix=fix, fits=fits)
             if result.step not in known:
                 self.record(result)
         return self.results
@@ -215,7 +251,7 @@ class Study:
         One that was stopped, failed or killed did not.
         """
         path = self.folder / "end"
-        return path.read_text(encoding="utf-8") == "complete\n" if path.exists() else None
+        return path.read_bytes() == b"complete\n" if path.exists() else None
 
     @property
     def searcher(self) -> int | None:

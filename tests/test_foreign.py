@@ -1,0 +1,171 @@
+"""Studies from elsewhere: impossible values end in one clear error, whatever the verb."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nasfuse.data.dataset import Dataset
+from nasfuse.data.load import load_dataset
+from nasfuse.documents import MAX_BYTES
+from nasfuse.errors import StorageError
+from nasfuse.results import Result, read_results
+from nasfuse.searching.study import Settings, Study
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+MakeResult = Callable[..., Result]
+MakeSettings = Callable[..., Settings]
+VERBS = ("status", "front", "show best --study", "explain", "sync", "resume --trials 1")
+NAN, INF = float("nan"), float("inf")
+RESULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "a number that nobody reached": ({"number": 10**9}, "number"),
+    "a number below 0": ({"number": -1}, "number"),
+    "a rung above the recipe's": ({"rung": 99}, "rung 99"),
+    "a rung below 0": ({"rung": -1}, "rung"),
+    "a repeat below 0": ({"repeat": -1}, "repeat"),
+    "no MACs": ({"macs": 0}, "macs"),
+    "MACs below 0": ({"macs": -5}, "macs"),
+    "more MACs than a float": ({"macs": 10**400}, "macs"),
+    "parameters below 0": ({"params": -1}, "params"),
+    "thop below 0": ({"thop": -1}, "thop"),
+    "complete without accuracy": ({"accuracy": None}, "accuracy"),
+    "failed with accuracy": ({"status": "failed", "cause": "x"}, "accuracy"),
+    "failed without a cause": ({"status": "failed", "accuracy": None}, "cause"),
+    "an accuracy that is no number": ({"accuracy": NAN}, "accuracy"),
+    "an accuracy above 1": ({"accuracy": 7}, "accuracy"),
+    "an endless loss": ({"loss": INF}, "loss"),
+    "no loss to judge by": ({"calibrated_loss": None}, "calibrated_loss"),
+    "seconds that are no number": ({"seconds": NAN}, "seconds"),
+    "seconds below 0": ({"seconds": -3}, "seconds"),
+    "a latency of 0": ({"latency": 0}, "latency"),
+    "no latency where that counts": ({"objective": "latency"}, "latency"),
+    "a time that is none": ({"finished": "x"}, "finished"),
+    "a time of the year 1": ({"finished": "0001-01-01T00:00:00"}, "finished"),
+    "a time at the end of time": ({"finished": "9999-12-31T23:59:59-12:00"}, "finished"),
+    "half a letter": ({"origin": "\ud800"}, "escape"),
+    "too long a line": ({"origin": "x" * MAX_BYTES}, "longer"),
+}
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "no budget": ({"budget": 0}, "budget"),
+    "a budget below 0": ({"budget": -1}, "budget"),
+    "a budget beyond all": ({"budget": 10**400}, "budget"),
+    "a seed below 0": ({"seed": -1}, "seed"),
+    "a huge seed": ({"seed": 1e30}, "seed"),
+    "a front from 0": ({"front_from": 0}, "front_from"),
+    "a front above the budget": ({"front_from": 10**12}, "front_from"),
+    "a quote in the id": ({"id": "a'b"}, "id"),
+    "no validation images": ({"validation": 0}, "validation"),
+    "no classes": ({"classes": []}, "classes"),
+    "images without channels": ({"mean": [], "std": []}, "mean"),
+    "means and deviations of different images": ({"std": [0.5, 0.5]}, "mean has 1"),
+    "no deviation": ({"std": [0.0]}, "std"),
+    "an endless mean": ({"mean": [INF]}, "mean"),
+    "no time": ({"seconds": 0}, "seconds"),
+    "endless time": ({"seconds": INF}, "seconds"),
+    "no trials": ({"trials": 0}, "trials"),
+    "workers below 0": ({"workers": -1}, "workers"),
+    "a limit that is no number": ({"max_latency": NAN}, "max_latency"),
+    "bad images below 0": ({"skip_bad": -1}, "skip_bad"),
+    "a name that is a path": ({"name": "../x"}, "name"),
+    "a rate without end": ({"recipe": {"rate": INF}}, "recipe.rate"),
+    "epochs without end": (
+        {"recipe": {"rungs": [{"share": 1, "epochs": 10**400}, {"share": 1, "epochs": 1}]}},
+        "epochs",
+    ),
+    "a share that is nothing": (
+        {"recipe": {"rungs": [{"share": 5e-324, "epochs": 1}, {"share": 1, "epochs": 1}]}},
+        "share",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def sample() -> Dataset:
+    return load_dataset("sample", side=64, seed=3, skip_bad=0)
+
+
+@pytest.fixture
+def study(
+    tmp_path: Path, sample: Dataset, make_settings: MakeSettings, make_result: MakeResult
+) -> Study:
+    """Two networks on the sample, so that a resumed search reads them."""
+    settings = make_settings(fingerprint=sample.fingerprint, classes=sample.classes)
+    made = Study.create(tmp_path / "studies" / "a", settings)
+    made.record(make_result(0))
+    made.record(make_result(1, accuracy=0.6, macs=900_000))
+    return made
+
+
+def refused(cli: Cli, study: Study, *said: str) -> None:
+    """Each verb ends in the same four lines and the exit code of damaged files."""
+    for verb in VERBS:
+        run = cli(*verb.split(), "a", cwd=study.folder.parents[1])
+        assert run.returncode == 8, (verb, run.stdout, run.stderr)
+        assert run.stderr.startswith("error[NF800]: this "), verb
+        assert not [word for word in said if word not in run.stderr], (verb, run.stderr)
+        assert len(run.stderr) < 1500
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_impossible_results_are_refused_by_every_verb(cli: Cli, study: Study, name: str) -> None:
+    changes, said = RESULTS[name]
+    path = study.folder / "results.jsonl"
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps({**json.loads(second), **changes})}\n")
+    refused(cli, study, "this result is damaged", "results.jsonl, line 2", said)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_impossible_settings_are_refused_by_every_verb(cli: Cli, study: Study, name: str) -> None:
+    changes, said = SETTINGS[name]
+    path = study.folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+    refused(cli, study, "settings are damaged", "study.yaml", said)
+
+
+def test_what_a_worker_left_is_refused_as_well(cli: Cli, study: Study) -> None:
+    document = json.loads((study.folder / "results.jsonl").read_text().splitlines()[0])
+    path = study.folder / "trials" / "x" / "rung1.json"
+    path.parent.mkdir()
+    for text, said in ((json.dumps({**document, "rung": 99}), "rung 99"), ("1" * 2**21, "longer")):
+        path.write_text(text)
+        for verb in ("sync", "resume"):
+            run = cli(verb, "a", cwd=study.folder.parents[1])
+            assert run.returncode == 8
+            assert "rung1.json" in run.stderr
+            assert said in run.stderr
+
+
+def test_a_gap_that_no_search_leaves_is_refused(cli: Cli, study: Study) -> None:
+    """A search would add a row to its database for each number that is missing."""
+    with (study.folder / "results.jsonl").open("a") as file:
+        line = json.dumps({**json.loads(study.results[0].model_dump_json()), "number": 900_000})
+        file.write(line.replace('"key": "0', '"key": "f') + "\n")
+    assert cli("front", "a", cwd=study.folder.parents[1]).returncode == 0
+    run = cli("resume", "a", cwd=study.folder.parents[1])
+    assert run.returncode == 8
+    assert "results.jsonl, trial 900000" in run.stderr
+
+
+def test_older_studies_are_read_without_a_calibrated_loss(
+    study: Study, make_result: MakeResult
+) -> None:
+    path = study.folder / "study.yaml"
+    path.write_text(path.read_text().replace("version: 2\n", ""))
+    study.record(make_result(2, calibrated_loss=None))
+    assert len(Study.open(study.folder).results) == 3
+    with pytest.raises(StorageError, match="calibrated_loss"):
+        _ = study.results
+
+
+def test_lines_without_end_are_not_read_whole(tmp_path: Path) -> None:
+    with (tmp_path / "results.jsonl").open("wb") as file:
+        file.truncate(2**36)  # 64 GB of nothing, which take no place on the disk
+    with pytest.raises(StorageError, match="longer than"):
+        read_results(tmp_path / "results.jsonl")
