@@ -15,6 +15,17 @@ def hide_passwords(text: str) -> str:
     return _PASSWORD.sub(lambda found: (found[1] or found[2]) + "***", text)
 
 
+# what moves the cursor, colours, retitles, reverses or cannot be encoded; line ends and tabs aside
+_ACTS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """Text from anywhere for a terminal, with ? for every sign that the terminal would act upon."""
+    return _ACTS.sub("?", text)
+
+
 class NasfuseError(Exception):
     """What went wrong, where, why (with numbers) and a remedy that can be pasted.
 
@@ -31,7 +42,7 @@ class NasfuseError(Exception):
     def __str__(self) -> str:
         parts = (("where", self.where), ("why", self.why), ("fix", self.fix))
         lines = [f"{name + ':':<6} {text}" for name, text in parts if text]
-        return "\n  ".join([f"error[{self.code}]: {self.what}", *lines])
+        return visible("\n  ".join([f"error[{self.code}]: {self.what}", *lines]))
 
 
 class UsageError(NasfuseError):

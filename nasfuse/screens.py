@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from nasfuse.commands import next_commands, sync_command
 from nasfuse.costs import show_macs
+from nasfuse.errors import visible
 from nasfuse.files import free_space
 from nasfuse.plan import Layer
 from nasfuse.results import Result
@@ -36,7 +38,18 @@ if TYPE_CHECKING:  # `nasfuse cost` and `front` need none of what a search impor
 
 
 class _Console(Console):
-    """One whose reader may leave before the end; rich would end the program with a failure."""
+    """One that shows text from anywhere, and whose reader may leave before the end.
+
+    Of a reader that has left rich would end the program with a failure. Whatever is printed is
+    rendered: here the text of a study, which may be anybody's, loses what a terminal acts upon.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else visible(segment.text)
+            yield segment._replace(text=text)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -140,7 +153,7 @@ def print_addresses(study: str, addresses: Addresses, *, quiet: bool, as_json: b
     elif quiet:
         print(addresses.front)
     else:
-        print(f"the front of {study}, as a chart of its trials:\n  {addresses.front}")
+        print(f"the front of {visible(study)}, as a chart of its trials:\n  {addresses.front}")
         print(f"the front as a table:\n  {addresses.note}")
         print(f"the interactive page:\n  {addresses.page}")
         print(f"all studies:\n  {addresses.server}")

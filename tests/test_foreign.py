@@ -169,3 +169,31 @@ def test_lines_without_end_are_not_read_whole(tmp_path: Path) -> None:
         file.truncate(2**36)  # 64 GB of nothing, which take no place on the disk
     with pytest.raises(StorageError, match="longer than"):
         read_results(tmp_path / "results.jsonl")
+
+
+CLEAR = "\x1b[2J\x9b2J\u202e"
+
+
+@pytest.mark.parametrize("verb", ["status", "front", "front --csv", "show 1 --study"])
+def test_what_a_terminal_would_act_upon_is_not_printed(
+    cli: Cli, study: Study, make_result: MakeResult, verb: str
+) -> None:
+    path = study.folder / "study.yaml"
+    document = yaml.safe_load(path.read_text())
+    changes = dict.fromkeys(("data", "name", "space_name", "sampler"), f"x{CLEAR}")
+    path.write_text(yaml.safe_dump({**document, **changes}))
+    study.record(make_result(1, rung=2, origin=f"x{CLEAR}"))
+    failed = {"status": "failed", "accuracy": None, "cause": f"x{CLEAR}"}
+    study.record(make_result(2, **failed))
+    run = cli(*verb.split(), "a", cwd=study.folder.parents[1])
+    assert run.returncode == 0
+    assert "x?[2J" in run.stdout
+    assert not set(CLEAR) - set("[2J") & set(run.stdout)
+
+
+def test_what_a_terminal_would_act_upon_is_not_in_errors(cli: Cli, study: Study) -> None:
+    study.folder.rename(study.folder.parent / f"x{CLEAR}")
+    run = cli("status", "y", cwd=study.folder.parents[1])
+    assert run.returncode == 2
+    assert "the studies here are x?[2J?2J?" in run.stderr
+    assert not set(CLEAR) - set("[2J") & set(run.stderr)

@@ -20,7 +20,7 @@ from nasfuse.cli.options import (
     TrialWords,
     study_and_trial,
 )
-from nasfuse.errors import SetupError, UsageError
+from nasfuse.errors import SetupError, UsageError, visible
 
 
 def front(
@@ -46,7 +46,7 @@ def front(
     if as_json:
         print_json(front_document(found, best))
     elif as_csv:
-        sys.stdout.write(csv_table(front_rows(results)))
+        sys.stdout.write(visible(csv_table(front_rows(results))))
     else:
         console = make_console(False)
         if not quiet:
