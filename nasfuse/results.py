@@ -75,7 +75,7 @@ class Result(BaseModel):
     batch: Size | None = None
     retry: str | None = None
     recomputes: bool | None = None
-    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     seconds: Amount
     cpu_seconds: Amount | None = None
     gpus: Amount | None = None

@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.optim import SGD, Optimizer
 
 from nasfuse.capturing import CapturedStep
+from nasfuse.cpu_convolutions import go_around
 from nasfuse.data.batches import Images
 from nasfuse.muon import BatchedMuon
 from nasfuse.recipe import Recipe
@@ -60,28 +61,6 @@ def has_bf16(device: str) -> bool:
     return "amx_bf16" in text or "avx512_bf16" in text
 
 
-def depthwise_in_float32(network: nn.Module) -> None:
-    """Let depthwise convolutions leave bfloat16 on CPUs, whose backward pass for them is slow.
-
-    oneDNN takes up to 20 times as long for it as in float32 where the stride is 2 or the kernel
-    is 5, which made such networks wait most of their time in one operator. Without gradients
-    bfloat16 is the faster one, and stays.
-    """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels:
-            module.forward = _float32(module.forward)  # type: ignore[method-assign, assignment]
-
-
-def _float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def wrapped(x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return forward(x.float()).to(x.dtype)
-
-    return wrapped
-
-
 def autocast(device: torch.device, *, on: str | None = None) -> torch.autocast:
     """The types of a device's arithmetic; `on` has them for tensors of another kind of device."""
     # a graph must not keep weights that were cast for another step
@@ -102,8 +81,8 @@ class Training:
     ) -> None:
         self.device = images.pixels.device
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.device.type == "cpu" and has_bf16("cpu"):
-            depthwise_in_float32(self.network)
+        if self.device.type == "cpu":
+            go_around(self.network, bf16=has_bf16("cpu"))
         self.images, self.recipe, self.epochs, self.seed = images, recipe, epochs, seed
         self.done, self.loss = 0, 0.0
         self.per_epoch = images.batch_count(recipe.batch)
