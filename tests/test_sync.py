@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -200,3 +204,45 @@ def test_a_server_down_at_the_start_and_killed_on_the_way_holds_nothing_up(
         shown = stored(study, first.address)
     assert len(shown) == 4
     assert {run[1] for run in shown} == {"FINISHED"}
+
+
+@pytest.mark.slow
+def test_a_search_whose_server_is_killed_ends_well_and_sync_shows_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, files, folder = local_uri(tmp_path), tmp_path / "files", tmp_path / "studies" / "s"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    open_client(store).search_experiments()  # makes the store
+
+    def nasfuse(*words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "nasfuse", *words, "--studies", str(folder.parent)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, cwd=tmp_path, **streams)  # type: ignore[call-overload,no-any-return]
+
+    with serve(store, files) as server:
+        port = int(server.address.rpartition(":")[2])
+        words = ["--name", "s", "--budget", "1MMACs", "--data", "digits"]
+        words += ["--trials", "2", "--epochs", "1", "--workers", "1"]
+        with nasfuse("search", *words, "--tracking-uri", server.address) as search:
+            results, deadline = folder / "results.jsonl", time.monotonic() + 240
+            while not results.exists() or not results.read_text().endswith("\n"):
+                assert search.poll() is None, search.communicate()
+                assert time.monotonic() < deadline, "no results"
+                time.sleep(0.1)
+            os.killpg(server.process.pid, signal.SIGKILL)
+            said = "".join(search.communicate())
+    assert search.returncode == 0, said
+    assert "MLflow does not show all of this: the tracking store " in said
+    assert "\nsync    nasfuse sync s --studies " in said
+    study = Study.open(folder)
+    with serve(store, files, port=port):
+        for shown in range(2):
+            before = stored(study, server.address) if shown else []
+            with nasfuse("sync", "s", "--json") as syncing:
+                out, err = syncing.communicate()
+            assert syncing.returncode == 0, err
+            assert json.loads(out)["runs"] == len({result.key for result in study.results})
+            after = stored(study, server.address)
+            assert [run[0] for run in after] == ["s", "trial 0", "trial 1"]
+            assert {run[1] for run in after} == {"FINISHED"}
+            assert after == (before or after)
