@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import NamedTuple
 
 from nasfuse.commands import elsewhere_option, random_search
@@ -38,7 +39,7 @@ class Beside(NamedTuple):
 
 def beside(study: Study) -> Beside:
     """The largest random search for the same that lies beside the study."""
-    name = study.folder.name
+    name = shlex.quote(study.folder.name)
     show = f"nasfuse show{elsewhere_option(study.folder.parent)} {name}"
     if study.settings.sampler == "random":
         return Beside([], "This search is the random one.", show)

@@ -1,6 +1,7 @@
-"""Ranges of the numbers in documents: what a file from anyone may say without harm later on.
+"""Ranges of the numbers in documents, and what is said of a value that is outside.
 
-Numbers are finite where the model's configuration says `allow_inf_nan=False`.
+They are what a file from anyone may say without harm later on. Numbers are finite where the model's
+configuration says `allow_inf_nan=False`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from nasfuse.costs import MOST
+from nasfuse.documents import printable
 
 YEARS = range(1970, 3000)  # a board without a clock begins in 1970
 
@@ -30,3 +32,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, le=1e9)]
 Latency = Annotated[float, Field(gt=0, le=1e9)]
 Moment = Annotated[str, AfterValidator(_moment)]
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first value that is wrong, by its path, and why."""
+    first = error.errors(include_url=False)[0]
+    place, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return printable(f"{place}: {why}" if place else why)

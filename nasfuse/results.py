@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nasfuse.architecture import Architecture
-from nasfuse.documents import MAX_BYTES, printable
+from nasfuse.documents import MAX_BYTES
 from nasfuse.errors import StorageError
 from nasfuse.files import refusal
 from nasfuse.names import SAMPLERS as SAMPLERS
 from nasfuse.names import Objective as Objective
 from nasfuse.pareto import Point, front
-from nasfuse.ranges import Amount, Count, Latency, Moment, Seed, Share, Size
+from nasfuse.ranges import Amount, Count, Latency, Moment, Seed, Share, Size, first_mistake
 
 MOST_RESULTS = 1_000_000  # lines of a file, each of at most MAX_BYTES
 
@@ -203,8 +203,4 @@ def parse_result(
 
 
 def _reason(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return printable(" ".join(str(error).split()))
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return printable(f"{place}: {first['msg']}" if place else first["msg"])
+    return first_mistake(error) if isinstance(error, ValidationError) else str(error)

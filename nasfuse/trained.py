@@ -8,17 +8,26 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nasfuse.architecture import Architecture
 from nasfuse.errors import StorageError
+from nasfuse.ranges import Amount, Count, Moment, Seed, Share, Size, first_mistake
 from nasfuse.recipe import Recipe
 
 SETTINGS, RESULT = "settings.json", "trained.json"
+MAX_BYTES = 100_000_000  # of a result: two confusions of 3,000 classes
+
+
+def _file_name(name: str) -> str:
+    """Weights lie in the folder of their training and nowhere else."""
+    if Path(name).name != name:
+        raise ValueError("it is not the name of a file in this folder")
+    return name
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TrainingSettings(_Document):
@@ -31,23 +40,23 @@ class TrainingSettings(_Document):
 
     version: Literal[1] = 1
     study: str | None
-    number: int | None
+    number: Count | None
     architecture: Architecture
     data: str
-    side: int
-    split_seed: int
-    skip_bad: int
-    stored: int
+    side: Size
+    split_seed: Seed
+    skip_bad: Count
+    stored: Size
     fingerprint: str
-    train: int
-    validation: int
+    train: Size
+    validation: Size
     classes: tuple[str, ...]
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
     recipe: Recipe
-    epochs: Annotated[int, Field(ge=1)]
-    seeds: Annotated[int, Field(ge=1)]
-    seed: int
+    epochs: Size
+    seeds: Size
+    seed: Seed
     all_data: bool
 
     @property
@@ -64,12 +73,12 @@ class Scores(_Document):
     answers in each row.
     """
 
-    images: int
-    accuracies: tuple[float, ...]
-    mean: float
-    deviation: float | None
-    per_class: tuple[float, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    images: Size
+    accuracies: tuple[Share, ...]
+    mean: Share
+    deviation: Share | None
+    per_class: tuple[Share, ...]
+    confusion: tuple[tuple[Count, ...], ...]
 
     @classmethod
     def of(cls, confusions: Sequence[Sequence[Sequence[int]]]) -> Scores:
@@ -100,7 +109,7 @@ class Epoch(_Document):
     """Mean training loss of an epoch, and the accuracy on validation images after it."""
 
     loss: float
-    accuracy: float | None
+    accuracy: Share | None
 
 
 class SeedRun(_Document):
@@ -110,12 +119,12 @@ class SeedRun(_Document):
     recipe's, `retry` says what made it begin again.
     """
 
-    seed: int
-    weights: str
+    seed: Seed
+    weights: Annotated[str, AfterValidator(_file_name)]
     sha256: str | None = None
-    seconds: float
-    epochs: tuple[Epoch, ...]
-    batch: int | None = None
+    seconds: Amount
+    epochs: Annotated[tuple[Epoch, ...], Field(min_length=1)]
+    batch: Size | None = None
     retry: str | None = None
 
 
@@ -128,15 +137,27 @@ class Trained(_Document):
 
     version: Literal[1] = 1
     settings: TrainingSettings
-    macs: int
-    params: int
-    thop: int
+    macs: Size
+    params: Size
+    thop: Size
     runs: tuple[SeedRun, ...]
-    chosen: int
+    chosen: Count
     validation: Scores | None
     test: Scores | None
     versions: dict[str, str]
-    finished: str
+    finished: Moment
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Trained:
+        """A run for each seed, and for each split scores of all runs and classes."""
+        runs, classes = len(self.runs), len(self.settings.classes)
+        if self.chosen >= runs:
+            raise ValueError(f"run {self.chosen} is chosen of {runs}")
+        for scores in filter(None, (self.validation, self.test)):
+            lengths = {len(scores.per_class), len(scores.confusion), *map(len, scores.confusion)}
+            if len(scores.accuracies) != runs or lengths != {classes}:
+                raise ValueError(f"its scores are not those of {runs} runs and {classes} classes")
+        return self
 
     @property
     def key(self) -> str:
@@ -151,14 +172,22 @@ def read_trained(folder: Path) -> Trained:
     """
     path = folder / RESULT
     try:
-        return Trained.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise OSError(f"it is larger than {MAX_BYTES / 1e6:.0f} MB")
+        return Trained.model_validate_json(text)
+    except (ValidationError, OSError) as error:
         raise StorageError(
             "the result of this training is damaged or of another version",
             where=str(path),
-            why=str(error).splitlines()[0],
+            why=_reason(error),
             fix="remove the file and give the same `nasfuse train` again",
         ) from None
+
+
+def _reason(error: ValidationError | OSError) -> str:
+    return first_mistake(error) if isinstance(error, ValidationError) else str(error)
 
 
 def find_trained(study: Path, key: str, fingerprint: str) -> tuple[Path, Trained] | None:

@@ -85,6 +85,12 @@ def test_the_command_asks_for_the_same(tmp_path: Path) -> None:
     assert "--time-limit 90s" in command
 
 
+def test_the_command_that_shows_a_network_can_be_pasted(tmp_path: Path) -> None:
+    study = create(tmp_path, "a; touch b")
+    options = ["--studies", str(tmp_path)]
+    assert shlex.split(beside(study).show) == ["nasfuse", "show", *options, "a; touch b"]
+
+
 def test_the_page_says_it_escaped(tmp_path: Path, make_result: MakeResult) -> None:
     study = create(tmp_path, "a <b>", data="<script>alert(1)</script>")
     results = [make_result(n, accuracy=0.5 + n / 10) for n in range(2)]

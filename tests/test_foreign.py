@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
+from nasfuse.architecture import Architecture
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset
 from nasfuse.documents import MAX_BYTES
 from nasfuse.errors import StorageError
+from nasfuse.recipe import Recipe
 from nasfuse.results import Result, read_results
 from nasfuse.searching.study import Settings, Study
+from nasfuse.trained import Epoch, Scores, SeedRun, Trained, TrainingSettings, read_trained
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MakeResult = Callable[..., Result]
@@ -197,3 +200,85 @@ def test_what_a_terminal_would_act_upon_is_not_in_errors(cli: Cli, study: Study)
     assert run.returncode == 2
     assert "the studies here are x?[2J?2J?" in run.stderr
     assert not set(CLEAR) - set("[2J") & set(run.stderr)
+
+
+TRAINED: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
+    "weights elsewhere": (("runs", 0, "weights"), "../../x.safetensors", "weights"),
+    "weights anywhere": (("runs", 0, "weights"), "/x.safetensors", "weights"),
+    "a run that is not there": (("chosen",), 2, "run 2 is chosen of 2"),
+    "a run before the first": (("chosen",), -1, "chosen"),
+    "no epochs": (("runs", 0, "epochs"), [], "epochs"),
+    "scores of one run": (("validation", "accuracies"), [0.5], "scores"),
+    "classes that are not named": (("validation", "confusion"), [[1, 0], [0, 1]], "scores"),
+    "an accuracy above 1": (("validation", "accuracies", 0), 2.0, "accuracies"),
+    "a mean that is no number": (("validation", "mean"), NAN, "mean"),
+    "no MACs": (("macs",), 0, "macs"),
+    "a time that is none": (("finished",), "x", "finished"),
+    "seconds below 0": (("runs", 1, "seconds"), -1, "seconds"),
+}
+
+
+@pytest.fixture
+def trained(architecture: Architecture, sample: Dataset) -> Trained:
+    """A full training with two seeds, on paper."""
+    settings = TrainingSettings(
+        study="a",
+        number=0,
+        architecture=architecture,
+        data="sample",
+        side=64,
+        split_seed=3,
+        skip_bad=0,
+        stored=28,
+        fingerprint=sample.fingerprint,
+        train=96,
+        validation=30,
+        classes=("a", "b", "c"),
+        mean=(0.5,),
+        std=(0.25,),
+        recipe=Recipe(),
+        epochs=1,
+        seeds=2,
+        seed=0,
+        all_data=False,
+    )
+    epochs = (Epoch(loss=1.0, accuracy=0.5),)
+    run = SeedRun(seed=0, weights="seed1.safetensors", seconds=1.0, epochs=epochs)
+    return Trained(
+        settings=settings,
+        macs=1,
+        params=1,
+        thop=1,
+        runs=(run, run.model_copy(update={"seed": 1, "weights": "seed2.safetensors"})),
+        chosen=1,
+        validation=Scores.of([[[9, 1, 0], [0, 10, 0], [5, 0, 5]]] * 2),
+        test=None,
+        versions={"nasfuse": "0"},
+        finished="2026-01-01T00:00:00+00:00",
+    )
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_impossible_trainings_are_refused(
+    cli: Cli, study: Study, trained: Trained, name: str
+) -> None:
+    path, value, said = TRAINED[name]
+    folder = study.folder / "training" / f"{'0' * 12}-{trained.settings.digest}"
+    folder.mkdir(parents=True)
+    document = json.loads(trained.model_dump_json())
+    (folder / "trained.json").write_text(json.dumps(document))
+    assert read_trained(folder) == trained
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    (folder / "trained.json").write_text(json.dumps(document))
+    for words in (["0", "--study", "a"], [str(folder)]):
+        run = cli("export", *words, "--out", "net", cwd=study.folder.parents[1])
+        assert run.returncode == 8, run.stderr
+        assert "the result of this training is damaged" in run.stderr
+        assert said in run.stderr
+    with (folder / "trained.json").open("wb") as file:
+        file.truncate(2**36)
+    with pytest.raises(StorageError, match="larger than 100 MB"):
+        read_trained(folder)

@@ -23,12 +23,12 @@ from pydantic import (
 
 from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import load_dataset, runs_code
-from nasfuse.documents import MAX_BYTES, printable, read_document
+from nasfuse.documents import MAX_BYTES, read_document
 from nasfuse.errors import DataError, DocumentError, StorageError, UsageError
 from nasfuse.files import refusal, sweep, write_bytes, write_text
 from nasfuse.names import is_study_name, nearest
 from nasfuse.names import study_names as study_names
-from nasfuse.ranges import Count, Seed, Size
+from nasfuse.ranges import Count, Seed, Size, first_mistake
 from nasfuse.recipe import Recipe
 from nasfuse.results import Objective, Result, append_result, parse_result, read_results
 from nasfuse.searching.locking import holding
@@ -175,12 +175,10 @@ class Study:
                 "this study's settings are damaged", where=error.where, why=error.why
             ) from None
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            place = ".".join(map(str, first["loc"]))
             raise StorageError(
                 "this study's settings are damaged or of another version",
-                where=f"{path}: {printable(place)}" if place else str(path),
-                why=printable(first["msg"]),
+                where=str(path),
+                why=first_mistake(error),
             ) from None
 
     @property
