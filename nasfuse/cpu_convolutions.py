@@ -17,7 +17,7 @@ def go_around(network: nn.Module, *, bf16: bool) -> None:
     Depthwise ones leave bfloat16 where gradients are asked for: the backward pass takes oneDNN up
     to 20 times as long in it where the stride is 2 or the kernel is 5. Strided ones of one pixel
     with few channels look at the pixels that count only: with AVX2 the gradient of their weights is
-    written beyond its end (torch 2.13), and the process dies sooner or later.
+    written beyond its end (torch 2.13, issue 6035 of oneDNN), and the process dies sooner or later.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
