@@ -164,10 +164,7 @@ class FullTraining:
         try:
             run = SeedRun.model_validate_json(path.read_text(encoding="utf-8"))
             require_weights(self.folder / run.weights, run.sha256, fix="")
-        except (
-            ValueError,
-            StorageError,
-        ) as error:  # pydantic's and those of letters are the former
+        except (ValueError, StorageError) as error:  # pydantic's are the former
             what = error.what if isinstance(error, StorageError) else f"{path.name} is damaged"
             pace.note(f"seed {number + 1}: {what}; it is trained again")
             return None

@@ -15,9 +15,7 @@ from nasfuse.searching.watchdog import HEAD, OFTEN, PATIENCE, last_words, watche
 from nasfuse.searching.worker import Job, Task, result_path
 
 LATER = 1.5  # times as long as a worker waits for itself
-START = (
-    60.0  # seconds more, in which a worker starts: it imports torch, and images are copied to it
-)
+START = 60.0  # seconds more, in which a worker imports torch and images are copied to it
 ASLEEP = 10.0  # seconds without a look, after which this process itself must have been stopped
 SILENT = "no sign of life"
 MEMORY = Path("/proc/vmstat")
