@@ -23,7 +23,7 @@ COPIES = 5  # of the parameters in a step: weights, gradients, momentum, average
 # times what is kept: operators work in memory of their own, and the C library, told to keep what
 # it has (training.reserve_memory), is left with holes: measured, 2.3 to 2.9. On a GPU a guess.
 MARGINS = {"cpu": 2.8, "cuda": 1.3}
-AMPLE = 100  # times the maps that blocks put out; measured, what is needed is 4 to 39 times that
+AMPLE = 200  # times the maps that blocks put out; needed are 4 to 76 times that, 39 in bfloat16
 _CGROUP = Path("/sys/fs/cgroup")
 # of what only a RuntimeError tells; oneDNN says the last two where it gets no memory
 _WORDS = (

@@ -57,6 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
             params=price.params,
             thop=price.thop,
             accuracy=0.5,
+            calibrated_loss=1.0,
             seconds=1.0,
             seed=0,
             data=plan.settings.fingerprint,

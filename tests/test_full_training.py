@@ -250,7 +250,7 @@ def test_a_flipped_byte_costs_an_epoch_and_is_said(plan: Plan, tmp_path: Path) -
     content = bytearray(path.read_bytes())
     content[500] ^= 16
     path.write_bytes(content)
-    (killed.folder / ".seed1.ckpt.tmp-1-1").write_bytes(b"left by a kill")
+    (killed.folder / f".seed1.ckpt.tmp-{os.getpid()}-1").write_bytes(b"left by a kill")
     moments: list[Moment] = []
     plan(epochs=4, seeds=1).run(moments.append)
     assert [moment.epoch for moment in moments] == [3, 4]
