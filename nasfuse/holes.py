@@ -23,6 +23,8 @@ from typing import Any, Protocol
 from nasfuse.errors import DocumentError
 from nasfuse.names import nearest
 
+DEEPEST = 1000  # blocks that are each given a choice; fewer are too many for a network
+
 Value = int | float | str | None
 Choices = Sequence[Value]
 
@@ -88,6 +90,8 @@ def _fill_mapping(node: Mapping[str, Any], trial: Trial, path: str) -> dict[str,
             value = value.hole
         if isinstance(value, Choice) and value.each:
             single = replace(value, each=False)
+            if filled["depth"] > DEEPEST:
+                raise _bad_hole(where, f"there are {filled['depth']:,} blocks", "depth: 3")
             skips = range(filled["depth"])
             filled[name] = [fill(single, trial, intern(f"{where}.{index}")) for index in skips]
         else:

@@ -186,7 +186,7 @@ def read_space(name: str) -> dict[str, Any]:
 
 
 def load_space(name: str) -> SearchSpace:
-    """A space by name or path, tried out: each reference and twenty random members are filled.
+    """A space by name or path.
 
     Raises:
         DocumentError: there is no such space, or it is not well formed.
@@ -194,16 +194,18 @@ def load_space(name: str) -> SearchSpace:
     path = find_space(name)
     document = read_document(path)
     try:
-        space = parse_space(document, name=path.stem)
-        _try_out(space)
+        return parse_space(document, name=path.stem)
     except DocumentError as error:
         error.where = f"{path}: {error.where}"
         raise
-    return space
 
 
 def parse_space(document: object, *, name: str) -> SearchSpace:
-    """The space that a document with holes describes."""
+    """The space that a document with holes describes, tried out: its references and some members.
+
+    Raises:
+        DocumentError: it is not well formed, or cannot be filled.
+    """
     if not isinstance(document, dict) or not isinstance(document.get("stages"), list):
         raise DocumentError("this is not a search space", where=name, why="it has no 'stages'")
     if not isinstance(document.get("scaling"), dict) or "resolution" not in document:
@@ -211,7 +213,9 @@ def parse_space(document: object, *, name: str) -> SearchSpace:
         raise DocumentError("this is not a search space", where=name, why=why)
     references = document.get("references", {})
     template = parse({k: v for k, v in document.items() if k != "references"}, "")
-    return SearchSpace(name, template, references)
+    space = SearchSpace(name, template, references)
+    _try_out(space)
+    return space
 
 
 def _try_out(space: SearchSpace) -> None:

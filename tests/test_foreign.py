@@ -132,6 +132,32 @@ def test_impossible_settings_are_refused_by_every_verb(cli: Cli, study: Study, n
     refused(cli, study, "settings are damaged", "study.yaml", said)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("references",), "all-add"),
+        (("references", "all-add"), "add"),
+        (("stages", 0, "depth"), {"int": [1, 10**12]}),
+        (("stages",), []),
+        (("scaling", "alpha"), "x"),
+    ],
+)
+def test_an_impossible_space_is_refused(
+    cli: Cli, study: Study, path: tuple[Any, ...], value: Any
+) -> None:
+    """It is needed for going on only."""
+    document = yaml.safe_load((study.folder / "study.yaml").read_text())
+    place = document["space"]
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    (study.folder / "study.yaml").write_text(yaml.safe_dump(document))
+    assert cli("front", "a", cwd=study.folder.parents[1]).returncode == 0
+    run = cli("resume", "a", "--trials", "1", cwd=study.folder.parents[1])
+    assert run.returncode == 8, run.stderr
+    assert "study.yaml, space: " in run.stderr
+
+
 def test_what_a_worker_left_is_refused_as_well(cli: Cli, study: Study) -> None:
     document = json.loads((study.folder / "results.jsonl").read_text().splitlines()[0])
     path = study.folder / "trials" / "x" / "rung1.json"

@@ -83,15 +83,16 @@ class Proposer:
         self.smallest = smallest_share(budget, bounds.front_from)
         self.kept = storage.open()
         stored = self.kept.all()
+        proposed = [trial for trial in stored if "key" in trial.user_attrs]
+        with self.kept.place.using():  # which knows what to say of one without an origin
+            known = {trial.user_attrs["origin"] for trial in proposed}
         # a resumed search must not draw the same numbers again
         asked = make_sampler(sampler, domain(space, budget, self.smallest), seed + len(stored))
         self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
-        proposed = [trial for trial in stored if "key" in trial.user_attrs]
         told = [trial for trial in proposed if trial.params]
         self._live.add_trials(told)
         self._numbers = {trial.number: live for live, trial in enumerate(told)}
         self.seen = {trial.user_attrs["key"] for trial in proposed}
-        known = {trial.user_attrs["origin"] for trial in proposed}
         for name in space.references:
             if name not in known:
                 params = space.reference(name) | {SHARE: 1.0}
@@ -104,7 +105,8 @@ class Proposer:
             StorageError: the database cannot be used; so do `propose` and `tell`.
         """
         running = [trial for trial in self.kept.all() if trial.state == TrialState.RUNNING]
-        return [_proposal(trial) for trial in running if "key" in trial.user_attrs]
+        with self.kept.place.using():
+            return [_proposal(trial) for trial in running if "key" in trial.user_attrs]
 
     def catch_up(self, results: Iterable[Result]) -> None:
         """Take in networks that the storage has lost, as after its backup was put in its place.

@@ -117,7 +117,15 @@ class Settings(BaseModel):
 
     @property
     def search_space(self) -> SearchSpace:
-        space = parse_space(self.space, name=self.space_name)
+        """The space for these images. Raises StorageError where the document is none."""
+        try:
+            space = parse_space(self.space, name=self.space_name)
+        except DocumentError as error:
+            raise StorageError(
+                "this study's settings are damaged",
+                where=f"study.yaml, space: {error.where}",
+                why=error.why,
+            ) from None
         return space.for_images(channels=len(self.mean), classes=len(self.classes))
 
 

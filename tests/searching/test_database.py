@@ -115,6 +115,16 @@ def test_a_damaged_database_is_refused_and_its_backup_restored_by_what_is_said(
     assert trials(path) == TOLD
 
 
+@pytest.mark.parametrize(("name", "value"), [("architecture", '"{"'), ("origin", None)])
+def test_what_a_proposal_lacks_is_said(folder: Path, name: str, value: str | None) -> None:
+    with sqlite3.connect(folder / "study.db") as connection:
+        change = f"update trial_user_attributes set value_json = '{value}'"
+        what = "delete from trial_user_attributes" if value is None else change
+        connection.execute(f"{what} where key = ?", (name,))
+    with pytest.raises(StorageError, match="database is damaged"):
+        proposer(folder).unfinished()
+
+
 def test_garbage_anywhere_is_refused_or_harmless(folder: Path) -> None:
     """Each page in turn: SQLite has no checksums, so what is in a text may pass as another one."""
     path = folder / "study.db"
