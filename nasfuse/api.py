@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,7 +292,7 @@ def _origin(options: ExportOptions) -> tuple[Origin, Study | None]:
             f"'{options.network}' has no weights to export",
             where="NETWORK",
             why="it is an architecture, which nobody has trained yet",
-            fix=f"nasfuse train {options.network} --data sample --out trained/ && "
+            fix=f"nasfuse train {shlex.quote(options.network)} --data sample --out trained/ && "
             "nasfuse export trained/ --out net/",
         )
     return origin_of_trial(choice.study, choice.result, options.weights), choice.study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +80,10 @@ def choose(study: Study, which: str) -> Result:
     matches = [r for r in trained if str(r.number) == which]
     matches = matches or [r for r in trained if len(which) >= 4 and r.key.startswith(which)]
     if len({r.key for r in matches}) != 1:
-        keys, name = ", ".join(f"{r.number} ({r.key})" for r in front), study.folder.name
+        keys, name = (
+            ", ".join(f"{r.number} ({r.key})" for r in front),
+            shlex.quote(study.folder.name),
+        )
         raise UsageError(
             f"study '{study.settings.name}' has no trained network '{which}'",
             where=str(study.folder),

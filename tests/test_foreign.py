@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -308,3 +309,24 @@ def test_impossible_trainings_are_refused(
         file.truncate(2**36)
     with pytest.raises(StorageError, match="larger than 100 MB"):
         read_trained(folder)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["show", "99", "--study"],
+        ["export", "0", "--out", "net", "--study"],
+        ["resume"],
+        ["search", "--budget", "1MMACs", "--name"],
+    ],
+)
+def test_commands_that_mend_can_be_pasted(cli: Cli, study: Study, words: list[str]) -> None:
+    """Whatever a study is called, and says of itself."""
+    name = "a; touch b"
+    folder = study.folder.rename(study.folder.parent / name)
+    path = folder / "study.yaml"
+    changes = {"name": name, "data": "module:function"}
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+    run = cli(*words, name, cwd=folder.parents[1])
+    fix = run.stderr.rpartition("fix:")[2]
+    assert name in shlex.split(fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -82,7 +83,8 @@ def _not_trained(study: Study, result: Result, *, full: bool) -> UsageError:
         f"trial {result.number} has not been trained fully",
         where=str(study.folder),
         why=f"its weights have seen {runs}",
-        fix=f"nasfuse train {study.folder.name} --trial {result.number}   or --weights search",
+        fix=f"nasfuse train {shlex.quote(study.folder.name)} --trial {result.number}"
+        "   or --weights search",
     )
 
 

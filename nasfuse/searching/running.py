@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def run_search(
         return Schedule(progress, proposer, workers)
 
     _run_jobs(progress, dataset, plan, resources=resources, listen=listen)
-    _raise_what_ended(progress, again=f"nasfuse resume {settings.name}")
+    _raise_what_ended(progress, again=f"nasfuse resume {shlex.quote(settings.name)}")
     return progress
 
 
@@ -106,7 +107,7 @@ def run_swaps(
         return FixedJobs(progress, jobs, workers)
 
     _run_jobs(progress, dataset, plan, resources=resources, listen=listen, paired=True)
-    _raise_what_ended(progress, again=f"nasfuse explain {study.settings.name}")
+    _raise_what_ended(progress, again=f"nasfuse explain {shlex.quote(study.settings.name)}")
     return progress
 
 

@@ -151,7 +151,7 @@ class Study:
             raise UsageError(
                 f"there is a study '{folder.name}' already",
                 where=str(folder),
-                fix=f"nasfuse resume {folder.name}   or another --name",
+                fix=f"nasfuse resume {shlex.quote(folder.name)}   or another --name",
             ) from None
         except OSError as error:
             raise refusal(folder, error) from None
@@ -298,7 +298,7 @@ class Study:
                 f"study '{self.folder.name}' is in use",
                 where=str(self.folder),
                 why=f"process {holder} is searching in it",
-                fix=f"nasfuse stop {self.folder.name}",
+                fix=f"nasfuse stop {shlex.quote(self.folder.name)}",
             )
 
         with holding(self.folder, "study", refuse):
@@ -361,7 +361,7 @@ def images_again(settings: Settings, data: str | None) -> Dataset:
             f"the images of this study come from a function, {source}",
             where=f"study '{settings.name}'",
             why="code runs only where its name is typed, and not because a study's file names it",
-            fix=f"nasfuse resume {settings.name} --data {source}",
+            fix=f"nasfuse resume {shlex.quote(settings.name)} --data {source}",
         )
     dataset = load_dataset(
         source, side=settings.side, seed=settings.seed, skip_bad=settings.skip_bad
@@ -372,6 +372,6 @@ def images_again(settings: Settings, data: str | None) -> Dataset:
             where=source,
             why=f"their fingerprint is {dataset.fingerprint}, it was {settings.fingerprint}; "
             "accuracies on different images cannot be compared",
-            fix=f"nasfuse search --data {source}   for a new study",
+            fix=f"nasfuse search --data {shlex.quote(source)}   for a new study",
         )
     return dataset
