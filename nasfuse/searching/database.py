@@ -77,7 +77,7 @@ class Database:
             yield
         except (NasfuseError, OSError):
             raise
-        except (ValueError, KeyError, TypeError) as error:  # of what the file's text should be
+        except (ValueError, LookupError, TypeError) as error:  # of what the file's text should be
             raise self._damaged(f"{type(error).__name__}: {error}"[:200]) from error
         except Exception as error:
             fault = _fault(error)

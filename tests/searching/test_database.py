@@ -125,6 +125,13 @@ def test_what_a_proposal_lacks_is_said(folder: Path, name: str, value: str | Non
         proposer(folder).unfinished()
 
 
+def test_a_value_of_no_kind_is_refused(folder: Path) -> None:
+    with sqlite3.connect(folder / "study.db") as connection:
+        connection.execute("update trial_values set value_type = 'FINI]E'")
+    with pytest.raises(StorageError, match="database is damaged"):
+        proposer(folder)
+
+
 def test_garbage_anywhere_is_refused_or_harmless(folder: Path) -> None:
     """Each page in turn: SQLite has no checksums, so what is in a text may pass as another one."""
     path = folder / "study.db"
