@@ -146,7 +146,7 @@ def _other(value: Any, alike: list[Any], generator: random.Random) -> Any:
         case bool() | None:
             return generator.choice((None, True, False, 0, 1, "x"))
         case int() | float():
-            near = (2 * value, value + 1, value + 2, abs(value - 1), type(value)(value / 2))
+            near = (2 * value, value + 1, abs(value - 1), value // 2, value * value)
             return generator.choice(generator.choice((NUMBERS, near, near, (None, "1", -value))))
         case str():
             return generator.choice((*WORDS, value + "x", None, 1))
