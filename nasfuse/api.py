@@ -29,8 +29,9 @@ from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.registering import register_model
 from nasfuse.results import Result, result_front
 from nasfuse.searching.addresses import remember, require_named
+from nasfuse.searching.cluster import Resources
 from nasfuse.searching.logbook import logbook
-from nasfuse.searching.running import Resources, run_search, run_swaps
+from nasfuse.searching.running import run_search, run_swaps
 from nasfuse.searching.schedule import Limits, Listener, Progress
 from nasfuse.searching.study import Study, free_name, images_again
 from nasfuse.searching.swapping import swap_jobs

@@ -20,10 +20,10 @@ from nasfuse.files import free_space
 from nasfuse.names import OBJECTIVES, SAMPLERS, is_study_name, nearest
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.searching.addresses import remember, require_named
+from nasfuse.searching.cluster import GPU_SHARE, Resources
 from nasfuse.searching.forecast import Forecast, disk_needed, forecast
 from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.quickest import check_latency
-from nasfuse.searching.running import GPU_SHARE, Resources
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.sharing import Sharing, share_gpus
 from nasfuse.searching.storage import require_database, with_driver

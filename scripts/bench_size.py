@@ -51,7 +51,8 @@ from nasfuse import api
 from nasfuse.network import cost
 from nasfuse.planning import Plan, SearchOptions, plan_search
 from nasfuse.recipe import Recipe, Rung
-from nasfuse.searching import proposing, running
+from nasfuse.searching import cluster, proposing
+from nasfuse.searching.cluster import ENVIRONMENT, Resources
 from nasfuse.searching.schedule import Progress
 from nasfuse.searching.worker import Job, Manner, Task, record
 
@@ -216,9 +217,9 @@ def _simulated(work: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def simulated_ray(resources: running.Resources) -> Iterator[tuple[int, float]]:
+def simulated_ray(resources: Resources) -> Iterator[tuple[int, float]]:
     """Ray with one processor, for its object store; its workers are in this process."""
-    os.environ.update(running._ENVIRONMENT)
+    os.environ.update(ENVIRONMENT)
     ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
     from ray.tune.execution import tune_controller
 
@@ -339,7 +340,7 @@ def growth(rows: list[dict[str, float]]) -> dict[str, float]:
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     """A search of so many trials: its curve, and how it ended."""
     if not options.real:
-        running._ray = simulated_ray
+        cluster.on_ray = simulated_ray
     proposals = Stopwatch(proposing.Proposer, "propose")
     with tempfile.TemporaryDirectory() as folder:
         plan = planned(options, Path(folder))

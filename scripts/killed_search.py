@@ -231,9 +231,12 @@ class Search:
         self._check_said(run.said)
 
     def _processes(self) -> Iterator[psutil.Process]:
+        """Known by where they were started, too: Ray's agents overwrite their environment."""
+        here = str(self.folder.resolve())
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == self.mark and process.status() != "zombie":
+                ours = process.environ().get(MARK) == self.mark or process.cwd() == here
+                if ours and process.status() != "zombie":
                     yield process
             except psutil.Error:  # it has ended, or is not ours
                 continue

@@ -43,11 +43,15 @@ def wait_for_results(path: Path, count: int) -> None:
 
 
 def processes(tmp: Path) -> Iterator[psutil.Process]:
-    """All that searches of this folder have started and that have not ended."""
+    """All that searches of this folder have started and that have not ended.
+
+    They are known by their environment or, as Ray's agents overwrite that, by where they started.
+    """
     mark = environment(tmp)["NASFUSE_STUDIES"]
     for process in psutil.process_iter(["cmdline"]):
         try:
-            if process.environ().get("NASFUSE_STUDIES") == mark and process.status() != "zombie":
+            marked = process.environ().get("NASFUSE_STUDIES") == mark
+            if (marked or process.cwd() == str(tmp.resolve())) and process.status() != "zombie":
                 yield process
         except psutil.Error:  # it has ended, or is not ours
             continue

@@ -17,7 +17,7 @@ from nasfuse.exporting.graphs import write_pt2
 from nasfuse.exporting.verification import ENVIRONMENT
 from nasfuse.network import build
 from nasfuse.pickles import NO_PICKLES
-from nasfuse.searching import running
+from nasfuse.searching import cluster
 
 
 class Code:
@@ -57,5 +57,5 @@ def test_the_command_line_and_what_it_starts_are_told(
     tmp_path: Path, cli: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     cli("spaces", cwd=tmp_path)
-    for told in (os.environ, running._ENVIRONMENT, ENVIRONMENT):
+    for told in (os.environ, cluster.ENVIRONMENT, ENVIRONMENT):
         assert NO_PICKLES.items() <= dict(told).items()

@@ -23,8 +23,8 @@ from nasfuse.errors import BudgetError
 from nasfuse.network import cost
 from nasfuse.recipe import Recipe
 from nasfuse.scaling import fit_to_budget
+from nasfuse.searching.cluster import GPU_SHARE
 from nasfuse.searching.probing import Probe
-from nasfuse.searching.running import GPU_SHARE
 from nasfuse.searching.study import Settings
 from nasfuse.space import PatternTrial
 

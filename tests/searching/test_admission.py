@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nasfuse.errors import SetupError
-from nasfuse.searching import running
+from nasfuse.searching import cluster
 from nasfuse.searching.admission import Listener, listening_line, own_listeners, require_token
 
 
@@ -101,10 +101,10 @@ def test_where_this_process_and_its_children_listen_is_said() -> None:
 HIDDEN = ("RAY_AUTH_TOKEN", "OMP_NUM_THREADS")
 TWO_SEARCHES = """
 import os
-from nasfuse.searching.running import Resources, _ray
+from nasfuse.searching.cluster import Resources, on_ray
 
 for _ in range(2):
-    with _ray(Resources(1)):
+    with on_ray(Resources(1)):
         print(os.environ["RAY_AUTH_TOKEN"])
     assert not {"RAY_AUTH_TOKEN", "OMP_NUM_THREADS"} & os.environ.keys()
 """
@@ -153,7 +153,7 @@ def test_a_cluster_that_asks_for_no_token_is_not_joined(monkeypatch: pytest.Monk
         for asked in (address, "auto"):
             with (
                 pytest.raises(SetupError, match="let everybody in") as caught,
-                running._ray(running.Resources(1, address=asked)),
+                cluster.on_ray(cluster.Resources(1, address=asked)),
             ):
                 pytest.fail("it was joined")
             assert caught.value.where == address
@@ -162,15 +162,15 @@ def test_a_cluster_that_asks_for_no_token_is_not_joined(monkeypatch: pytest.Monk
 
 def test_a_cluster_that_asks_for_the_token_may_be_joined() -> None:
     with head_of_a_cluster("token", "a" * 64) as address:
-        assert not running._lets_in_anybody(address)
+        assert not cluster._lets_in_anybody(address)
 
 
 def test_a_cluster_that_does_not_answer_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
-    monkeypatch.setattr(running, "ANSWER", 2.0)
+    monkeypatch.setattr(cluster, "ANSWER", 2.0)
     with (
         pytest.raises(SetupError, match="cannot be joined") as caught,
-        running._ray(running.Resources(1, address="127.0.0.1:9")),
+        cluster.on_ray(cluster.Resources(1, address="127.0.0.1:9")),
     ):
         pytest.fail("it was joined")
     assert "within 2 s" in caught.value.why

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from nasfuse.errors import SetupError
-from nasfuse.searching.running import Resources, _of_cluster, _ray, _signals
+from nasfuse.searching.cluster import Resources, _of_cluster, on_ray
+from nasfuse.searching.running import _signals
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_a_ray_that_starts_too_slowly_is_no_bug_of_ours(monkeypatch: pytest.Monk
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.setattr("ray.init", slow)
-    with pytest.raises(SetupError, match="cannot be started") as caught, _ray(Resources(1)):
+    with pytest.raises(SetupError, match="cannot be started") as caught, on_ray(Resources(1)):
         pytest.fail("it was started")
     assert "timed out during startup" in caught.value.why
     assert caught.value.exit_code == 5

@@ -13,7 +13,7 @@ import yaml
 from nasfuse.api import resume
 from nasfuse.errors import StorageError, UsageError
 from nasfuse.results import Result
-from nasfuse.searching.running import Resources
+from nasfuse.searching.cluster import Resources
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.study import FORMAT, Settings, Study, find_study, free_name, study_names
 
