@@ -100,7 +100,7 @@ def parse_budget(text: str, option: str = "--budget") -> int:
         UsageError: the text is not a positive number with one of the units.
     """
     match = _BUDGET.fullmatch(text.strip())
-    macs = round(float(match["number"]) * _PREFIXES[match["prefix"].upper()]) if match else 0
+    macs = _whole(match) if match else 0
     if match is None or not (match["prefix"] or match["unit"]) or not 1 <= macs <= MOST:
         raise UsageError(
             f"'{text}' is not a budget",
@@ -110,6 +110,11 @@ def parse_budget(text: str, option: str = "--budget") -> int:
             fix=f"{option} 400MFLOPs   (or 400MMACs, 0.4GFLOPs, 400M)",
         )
     return macs
+
+
+def _whole(match: re.Match[str]) -> int:
+    """The number that was written, at most a little over `MOST`, beyond which floats do not end."""
+    return round(min(float(match["number"]) * _PREFIXES[match["prefix"].upper()], 2.0 * MOST))
 
 
 _COUNT = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<prefix>[KMG]?)", re.I)
@@ -124,7 +129,7 @@ def parse_count(text: str | None) -> int | None:
     if text is None:
         return None
     match = _COUNT.fullmatch(text.strip())
-    count = round(float(match["number"]) * _PREFIXES[match["prefix"].upper()]) if match else 0
+    count = _whole(match) if match else 0
     if not 1 <= count <= MOST:
         raise UsageError(
             f"'{text}' is not a number of parameters",

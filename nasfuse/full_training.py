@@ -37,6 +37,7 @@ from nasfuse.network import build, cost, thop_macs
 from nasfuse.searching.locking import holding
 from nasfuse.searching.worker import REPEAT_STRIDE, Clock, versions
 from nasfuse.trained import (
+    MAX_BYTES,
     RESULT,
     SETTINGS,
     Epoch,
@@ -162,9 +163,10 @@ class FullTraining:
         if not path.exists():
             return None
         try:
-            run = SeedRun.model_validate_json(path.read_text(encoding="utf-8"))
+            with path.open("rb") as file:
+                run = SeedRun.model_validate_json(file.read(MAX_BYTES))
             require_weights(self.folder / run.weights, run.sha256, fix="")
-        except (ValueError, StorageError) as error:  # pydantic's are the former
+        except (OSError, ValueError, StorageError) as error:  # pydantic's are of the second kind
             what = error.what if isinstance(error, StorageError) else f"{path.name} is damaged"
             pace.note(f"seed {number + 1}: {what}; it is trained again")
             return None

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import zlib
@@ -19,12 +18,14 @@ from pathlib import Path
 from typing import IO
 
 from nasfuse.errors import SetupError
+from nasfuse.fate import command
 from nasfuse.tracking import require_store
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 FIRST_PORT, PORTS = 20_000, 10_000  # below those that systems hand out
 PLUGIN = "nasfuse"  # of MLflow: run_lists.py
+PARENT = "NASFUSE_SERVES"  # the variable that has the number of the process that needs a server
 SETTINGS = {
     # one worker and no job runner: 2 processes instead of 10, 0.4 GB instead of 1.6 GB
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -76,7 +77,7 @@ def serve(
     with log.open("wb+") if log else tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             _command(uri, artifacts, host=host, port=port),
-            env={**os.environ, **SETTINGS},
+            env={**os.environ, **SETTINGS, PARENT: str(os.getpid())},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its workers are ended with it
@@ -134,7 +135,7 @@ def _claim(host: str, port: int) -> int:
 
 
 def _command(uri: str, artifacts: Path, *, host: str, port: int) -> list[str]:
-    program = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--app-name", PLUGIN]
+    program = [*command(PARENT), "-m", "mlflow", "server", "--workers", "1", "--app-name", PLUGIN]
     listen = ["--host", host, "--port", str(port)]
     stores = ["--backend-store-uri", uri, "--artifacts-destination", str(artifacts.absolute())]
     return [*program, *listen, *stores]

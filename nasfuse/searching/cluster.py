@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nasfuse.errors import NasfuseError, SetupError
+from nasfuse.fate import command
 from nasfuse.pickles import NO_PICKLES
-from nasfuse.searching import fate
 from nasfuse.searching.admission import MODE, open_cluster, require_token
 
 GPU_SHARE = 0.25  # of a GPU that a trial gets where it is neither said nor measured
@@ -166,7 +166,7 @@ def _alone() -> Iterator[None]:
     three processes that have nothing to do here: that of the dashboard, without a dashboard, which
     asks clouds for their metadata; one that would add machines; one that carries logs. Its setting
     against the first two is read only when it is imported; against the third there is none. Of two
-    others, its agents, it takes a minute to see that the search was killed: `fate` sees it at once.
+    others, its agents, it would take a minute to end after the search was killed (`fate.py`).
     """
     from ray._private import node, ray_constants, services
 
@@ -174,8 +174,8 @@ def _alone() -> Iterator[None]:
         """Start nothing."""
 
     def agent(*unused: object, **unused_too: object) -> list[str]:
-        """How Ray's services start a program of Python, of which its path and words follow."""
-        return [sys.executable, "-u", fate.__file__]
+        """What Ray's services put before the path of a program of Python."""
+        return command("RAY_RAYLET_PID")
 
     changes: list[tuple[Any, str, Any]] = [
         (ray_constants, "ENABLE_RAY_CLUSTER", False),

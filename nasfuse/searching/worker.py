@@ -11,7 +11,6 @@ import platform
 import random
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.checkpoints import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasfuse.data.batches import Images, Normalisation, subset
 from nasfuse.data.dataset import Dataset, Split
+from nasfuse.documents import MAX_BYTES
 from nasfuse.errors import StorageError
 from nasfuse.files import write_text
 from nasfuse.kept_weights import save_weights
@@ -32,7 +32,7 @@ from nasfuse.latency import measure_latency
 from nasfuse.memory import recompute_if_needed, room
 from nasfuse.network import build, cost, thop_macs
 from nasfuse.recipe import Recipe
-from nasfuse.results import Objective, Result, Step
+from nasfuse.results import Objective, Result, Step, parse_result
 from nasfuse.training import Training, evaluate, recalibrate
 
 REPEAT_STRIDE = 1_000_003  # between the seeds of a finalist's trainings
@@ -287,9 +287,13 @@ class Evaluation:
 
 
 def recorded(task: Task, job: Job) -> Result | None:
-    """The result of a job that is on the disk already."""
-    path = result_path(task, job.step)
-    return Result.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    """The result of a job that is on the disk already; of one that is damaged there is none."""
+    try:
+        with result_path(task, job.step).open("rb") as file:
+            result = parse_result(file.read(MAX_BYTES + 1), where="", fix="")
+    except (OSError, StorageError):
+        return None
+    return result if result.step == job.step else None
 
 
 def result_path(task: Task, step: Step) -> Path:
@@ -312,10 +316,9 @@ def record(
     may have finished the job at which another one failed.
     """
     if cause:
-        with suppress(ValueError):  # one that is damaged is replaced
-            earlier = recorded(task, job)
-            if earlier is not None and earlier.status == "complete":
-                return earlier
+        earlier = recorded(task, job)
+        if earlier is not None and earlier.status == "complete":
+            return earlier
     price = cost(job.architecture)
     # the top rung is what will be exported: there thop itself is asked, not our formula for it,
     # and on the CPU, for the worker would be larger by the meta device from then on

@@ -1,4 +1,4 @@
-"""A search on a Ray cluster of three nodes, of which one dies while a network trains on it."""
+"""A search on a Ray cluster of three nodes: one dies, and a worker on another one stands still."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 doomed = cluster.add_node(num_cpus=1)
-cluster.add_node(num_cpus=2)
+third = cluster.add_node(num_cpus=2)
 nodes = {
     node.all_processes["raylet"][0].process.pid: node.node_id for node in cluster.list_all_nodes()
 }
@@ -34,6 +34,7 @@ nodes = {
 from nasfuse import api
 from nasfuse.planning import SearchOptions, plan_search
 from nasfuse.recipe import Recipe, Rung
+from nasfuse.searching.lookout import Lookout
 from nasfuse.searching.tuning import JobSearcher
 
 put, sizes, images = ray.put, [], []
@@ -46,15 +47,32 @@ def counted(value, **options):
 ray.put = counted
 
 said, places, killed, copies, alive = [], {}, {}, set(), []
+jobs, stopped = {}, {}
 
 def end_node():
     cluster.remove_node(doomed, allow_graceful=False)
     for worker, node in places.items():
-        os.kill(worker, signal.SIGKILL if node == doomed.node_id else signal.SIGCONT)
+        if node == doomed.node_id:
+            os.kill(worker, signal.SIGKILL)
+        elif node == third.node_id and not stopped:
+            last = next(one for one in said if one["worker"] == worker)
+            stopped.update(worker=worker, step=last["step"])
+        else:
+            os.kill(worker, signal.SIGCONT)
+
+look = Lookout.on_step_end
+def end_what_is_stopped(lookout, *unused, **options):
+    # at once, for the test's sake: how long it waits has tests of its own
+    if stopped and "ended" not in stopped:
+        stopped["ended"] = psutil.Process(stopped["worker"]).status()
+        lookout.end(jobs[stopped["worker"]])
+    look(lookout, *unused, **options)
+Lookout.on_step_end = end_what_is_stopped
 
 def note(searcher, trial, result):
     # each worker is held after its first report until all have reported; then a node is ended
     job, worker = searcher.progress.running[trial][0], result["pid"]
+    jobs[worker] = trial
     if worker not in places:
         places[worker] = nodes[psutil.Process(worker).ppid()]  # its node's raylet started it
     said.append({"step": job.step.key + job.step.stem, "epoch": result.get("epoch"),
@@ -84,8 +102,10 @@ plan = plan_search(SearchOptions(
 recipe = Recipe(rungs=(Rung(share=0.2, epochs=EPOCHS), Rung(share=0.3, epochs=2)))
 plan = plan._replace(settings=plan.settings.model_copy(update={"recipe": recipe}))
 outcome = api.start(plan)
-print(json.dumps({"killed": killed, "said": said, "alive": alive, "copies": sorted(copies),
-    "puts": sizes, "failed": [r.cause for r in outcome.progress.results if r.status == "failed"]}))
+stopped["left"] = psutil.pid_exists(stopped["worker"])
+print(json.dumps({"killed": killed, "stopped": stopped, "said": said, "alive": alive,
+    "copies": sorted(copies), "puts": sizes,
+    "failed": [r.cause for r in outcome.progress.results if r.status == "failed"]}))
 """.replace("TRIALS", str(TRIALS)).replace("EPOCHS", str(EPOCHS))
 
 
@@ -128,6 +148,18 @@ def test_what_the_dead_node_trained_goes_on_elsewhere(spread: tuple[Path, dict[s
     assert [one["epoch"] for one in after] == [*range(2, EPOCHS), None]
     assert {one["node"] for one in before} == {killed["node"]}
     assert killed["node"] not in {one["node"] for one in said if one["after"]}
+
+
+def test_a_worker_that_is_stopped_on_another_node_is_ended(
+    spread: tuple[Path, dict[str, Any]],
+) -> None:
+    """And its training goes on from its last epoch."""
+    stopped, said = spread[1]["stopped"], spread[1]["said"]
+    assert stopped["ended"] == "stopped"
+    assert not stopped["left"]
+    after = [one for one in said if one["step"] == stopped["step"] and one["after"]]
+    assert [one["epoch"] for one in after] == [*range(2, EPOCHS), None]
+    assert stopped["worker"] not in {one["worker"] for one in said if one["after"]}
 
 
 def test_images_go_to_each_node_once(spread: tuple[Path, dict[str, Any]]) -> None:

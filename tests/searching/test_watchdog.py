@@ -91,37 +91,33 @@ def test_a_worker_that_stands_still_fails_its_trial_and_nothing_else(
     tmp_path: Path, few: list[str]
 ) -> None:
     """The second network's checkpoint is a pipe that nobody writes to: reading it never ends."""
-    environment = {**os.environ, "NASFUSE_PATIENCE": "4"}
-    folder = tmp_path / "studies" / "s"
-
-    def nasfuse(*words: str) -> str:
-        run = subprocess.run(
-            [sys.executable, "-m", "nasfuse", *words],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr
-        return run.stdout
-
-    nasfuse("search", *few, "--workers", "1", "--trials", "1")
     digits = load_dataset("digits", side=8, seed=0)
     space = load_space("default").for_images(channels=digits.channels, classes=len(digits.classes))
-    (tmp_path / "again").mkdir()
-    again = Proposer(
-        Storage(tmp_path / "again" / "study.db"), space, budget=300_000, sampler="guided", seed=0
+    (tmp_path / "alike").mkdir()
+    alike = Proposer(
+        Storage(tmp_path / "alike" / "study.db"), space, budget=300_000, sampler="guided", seed=0
     )
-    proposals = [again.propose(), again.propose()]
+    proposals = [alike.propose(), alike.propose()]
     assert proposals[0] is not None
     assert proposals[1] is not None
-    assert read_results(folder / "results.jsonl")[0].key == proposals[0].architecture.key
+    folder = tmp_path / "studies" / "s"
     trial = folder / "trials" / proposals[1].architecture.key
-    trial.mkdir()
-    os.mkfifo(trial / "rung0.ckpt")
-    said = nasfuse("resume", "s", "--trials", "2")
+    with subprocess.Popen(
+        [sys.executable, "-m", "nasfuse", "search", *few, "--workers", "1", "--trials", "2"],
+        cwd=tmp_path,
+        env={**os.environ, "NASFUSE_PATIENCE": "4"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        while process.poll() is None and not (folder / "study.yaml").exists():
+            time.sleep(0.01)
+        trial.mkdir(parents=True)  # long before the first worker has started
+        os.mkfifo(trial / "rung0.ckpt")
+        said = process.stdout.read() if process.stdout else ""
+    assert process.returncode == 0, said
     results = {result.number: result for result in read_results(folder / "results.jsonl")}
+    assert results[0].key == proposals[0].architecture.key
     assert [results[number].status for number in (0, 1)] == ["complete", "failed"]
     assert "nothing moved" in str(results[1].cause)
     assert "load_checkpoint" in (trial / "rung0.stuck").read_text()

@@ -19,7 +19,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.results import Result
-from nasfuse.searching.worker import Evaluation, Job, Task, TooSlow, record
+from nasfuse.searching.worker import Evaluation, Job, Task, TooSlow, record, recorded
 
 RUNGS = (Rung(share=0.5, epochs=1), Rung(share=1.0, epochs=3))
 
@@ -182,6 +182,23 @@ def test_a_failure_takes_no_complete_result_away(task: Task, job: Job) -> None:
     assert path.read_bytes() == kept
     path.write_bytes(kept[:20])
     assert record(task, job, {"seconds": 0.0}, cause="a damaged result").status == "failed"
+
+
+def test_a_result_that_is_damaged_or_of_another_step_is_none(task: Task, job: Job) -> None:
+    """The network is then trained again, as if it had not come to its end."""
+    assert recorded(task, job) is None
+    whole = record(task, job, {"seconds": 1.5}, cause="it broke down")
+    assert recorded(task, job) == whole
+    path = task.trials / job.key / "rung1.json"
+    kept = path.read_bytes()
+    path.with_name("rung0.json").write_bytes(kept)
+    assert recorded(task, replace(job, rung=0)) is None
+    for damaged in (b"", kept[:20], kept.replace(b'"rung":1', b'"rung":-1'), b" " * 2_000_000):
+        path.write_bytes(damaged)
+        assert recorded(task, job) is None
+    path.unlink()
+    path.mkdir()
+    assert recorded(task, job) is None
 
 
 def test_latency_is_measured_on_the_first_rung_where_it_is_the_objective(
