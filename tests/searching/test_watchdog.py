@@ -157,7 +157,7 @@ def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
     seen: set[int] = set()
     stopped: psutil.Process | None = None
     with subprocess.Popen(
-        [sys.executable, "-c", script, "search", *few, "--trials", "60", "--workers", "2"],
+        [sys.executable, "-c", script, "search", *few, "--trials", "36", "--workers", "2"],
         cwd=tmp_path,
         env={**os.environ, "NASFUSE_PATIENCE": "10"},
         stdout=subprocess.PIPE,
