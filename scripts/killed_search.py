@@ -220,8 +220,8 @@ class Search:
             time.sleep(0.1)
         self.found.gone.append(time.monotonic() - began)
         for orphan in left:
-            with suppress(psutil.Error):  # it has ended just now, and late
-                self.found.fault("orphans", f"{orphan.pid} {orphan.name()}")
+            self.found.fault("orphans", str(orphan))
+            with suppress(psutil.Error):  # it has ended just now
                 orphan.kill()
         code = run.process.wait()
         run.read()
