@@ -95,7 +95,7 @@ def leave(end: SystemExit) -> NoReturn:
     """End the process with an exit's code, and nothing after it.
 
     What was to be kept is on the disk, and what was started has ended. While Python tidies up,
-    threads of libraries in C++ go on: measured, of a hundred searches one ended with SIGABRT then.
+    threads of libraries in C++ go on: measured, of 32 searches that were stopped one was aborted.
     """
     if isinstance(end.code, str):
         print(end.code, file=sys.stderr)
