@@ -224,6 +224,15 @@ def cli(
 
 
 @pytest.fixture
+def quick(tmp_path: Path) -> list[str]:
+    """How a search is asked for trainings of a few steps, on three rungs."""
+    path = tmp_path / "quick.yaml"
+    last = "share: 1.0, epochs: 2"
+    path.write_text(f"rungs: [{{share: 0.5, epochs: 1}}, {{{last}, stop: 0.5}}, {{{last}}}]")
+    return ["--recipe", str(path)]
+
+
+@pytest.fixture
 def randomised() -> Callable[[Architecture], torch.nn.Module]:
     """Networks with random weights and statistics that are not those of a fresh batch norm."""
 

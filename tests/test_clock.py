@@ -18,9 +18,8 @@ from nasfuse.results import read_results
 pytestmark = pytest.mark.slow
 TRIALS = 8
 JUMPS = (3 * 3600, -48 * 3600, 400 * 86400, -365 * 86400, 0)  # seconds
-RECIPE = "rungs: [{share: 0.02, epochs: 1}, {share: 0.1, epochs: 1}]"
 SEARCH = [sys.executable, "-u", "-m", "nasfuse", "search", "--budget", "1MFLOPs", "--name", "s"]
-SEARCH += ["--recipe", "recipe.yaml", "--trials", str(TRIALS), "--workers", "2"]
+SEARCH += ["--data", "digits", "--trials", str(TRIALS), "--workers", "2"]
 
 
 def preloaded(folder: Path) -> Path:
@@ -33,15 +32,14 @@ def preloaded(folder: Path) -> Path:
     return library
 
 
-def test_jumps_of_the_clock_lose_and_repeat_nothing(tmp_path: Path) -> None:
+def test_jumps_of_the_clock_lose_and_repeat_nothing(tmp_path: Path, quick: list[str]) -> None:
     offset = tmp_path / "offset"
     offset.write_bytes(struct.pack("q", 0))
     moved = {"LD_PRELOAD": str(preloaded(tmp_path)), "CLOCK_OFFSET": str(offset)}
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
     jumps = iter(JUMPS)
     with subprocess.Popen(
         # a limit that the largest jump would pass at once if the wall clock were asked
-        [*SEARCH, "--time-limit", "24h"],
+        [*SEARCH, *quick, "--time-limit", "24h"],
         cwd=tmp_path,
         env={**os.environ, **moved},
         stdout=subprocess.PIPE,

@@ -216,13 +216,14 @@ def test_a_search_asks_for_room_before_it_begins(disk: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_whose_disk_fills_up_says_so_and_is_resumed(disk: Any) -> None:
+def test_a_search_whose_disk_fills_up_says_so_and_is_resumed(disk: Any, quick: list[str]) -> None:
     studies = disk.folder / "my studies"
     command = [sys.executable, "-m", "nasfuse"]
     options = ["--studies", str(studies), "--workers", "1", "--trials", "3"]
+    asked = [*options, *quick]
     path = studies / "s" / "results.jsonl"
     with subprocess.Popen(
-        [*command, "search", "--budget", "1MFLOPs", "--name", "s", *options],
+        [*command, "search", "--budget", "1MFLOPs", "--data", "digits", "--name", "s", *asked],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -208,7 +208,7 @@ def test_a_server_down_at_the_start_and_killed_on_the_way_holds_nothing_up(
 
 @pytest.mark.slow
 def test_a_search_whose_server_is_killed_ends_well_and_sync_shows_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: list[str]
 ) -> None:
     store, files, folder = local_uri(tmp_path), tmp_path / "files", tmp_path / "studies" / "s"
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -222,7 +222,7 @@ def test_a_search_whose_server_is_killed_ends_well_and_sync_shows_all(
     with serve(store, files) as server:
         port = int(server.address.rpartition(":")[2])
         words = ["--name", "s", "--budget", "1MMACs", "--data", "digits"]
-        words += ["--trials", "2", "--epochs", "1", "--workers", "1"]
+        words += ["--trials", "2", "--workers", "1", *quick]
         with nasfuse("search", *words, "--tracking-uri", server.address) as search:
             results, deadline = folder / "results.jsonl", time.monotonic() + 240
             while not results.exists() or not results.read_text().endswith("\n"):
