@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from sys import intern
 from typing import Any, Protocol
 
+from nasfuse.costs import MOST
 from nasfuse.errors import DocumentError
 from nasfuse.names import nearest
 
@@ -189,12 +190,14 @@ def _hole(kind: str, node: Mapping[str, Any], path: str) -> Choice | Range:
             if each not in (None, "skip"):
                 raise _bad_hole(path, f"'each: {each}' is not known", "each: skip")
             return Choice(labelled(options, path), each == "skip")
-        case "int", [int(low), int(high)] if low <= high:
+        case "int", [int(low), int(high)] if -MOST <= low <= high <= MOST:
             step = node.get("step", 1)
             if isinstance(step, int) and step > 0 and (high - low) % step == 0:
                 return Range(low, high, step)
             raise _bad_hole(path, f"{high} - {low} is no multiple of the step {step}", "step: 1")
-        case "float", [int() | float() as low, int() | float() as high] if low < high:
+        case "float", [int() | float() as low, int() | float() as high] if (
+            -MOST <= low < high <= MOST
+        ):
             return Range(float(low), float(high), 0)
     example = {"choice": "[add, concat]", "int": "[8, 32]", "float": "[1.0, 1.4]"}[kind]
     raise _bad_hole(path, f"{node[kind]!r} cannot be used", f"{{{kind}: {example}}}")

@@ -44,12 +44,13 @@ def front_table(results: Sequence[Result], *, rows: int | None = None) -> Table:
     table.add_column("fusions, stage by stage", ratio=1, overflow="fold")
     table.add_column("from", no_wrap=True)
     for result in list(reversed(results))[:rows]:
+        taken = "" if result.latency is None else f"{result.latency:.2f} ms"
         table.add_row(
             str(result.number),
             f"{result.point.accuracy:.4f}",
             show_macs(result.macs),
             show_macs(result.params),
-            *([f"{result.latency:.2f} ms"] if timed else []),
+            *([taken] if timed else []),
             fusion_text(result.architecture),
             result.origin,
         )

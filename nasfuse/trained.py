@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,12 +17,13 @@ from nasfuse.ranges import Amount, Count, Moment, Seed, Share, Size, first_mista
 from nasfuse.recipe import Recipe
 
 SETTINGS, RESULT = "settings.json", "trained.json"
+LONGEST_NAME = 255  # bytes, on nearly every disk
 MAX_BYTES = 100_000_000  # of a result: two confusions of 3,000 classes
 
 
 def _file_name(name: str) -> str:
     """Weights lie in the folder of their training and nowhere else."""
-    if Path(name).name != name:
+    if Path(name).name != name or len(os.fsencode(name)) > LONGEST_NAME:
         raise ValueError("it is not the name of a file in this folder")
     return name
 

@@ -232,6 +232,7 @@ def test_what_a_terminal_would_act_upon_is_not_in_errors(cli: Cli, study: Study)
 TRAINED: dict[str, tuple[tuple[str | int, ...], Any, str]] = {
     "weights elsewhere": (("runs", 0, "weights"), "../../x.safetensors", "weights"),
     "weights anywhere": (("runs", 0, "weights"), "/x.safetensors", "weights"),
+    "weights of an endless name": (("runs", 0, "weights"), "x" * 300, "weights"),
     "a run that is not there": (("chosen",), 2, "run 2 is chosen of 2"),
     "a run before the first": (("chosen",), -1, "chosen"),
     "no epochs": (("runs", 0, "epochs"), [], "epochs"),

@@ -122,6 +122,8 @@ WRONG_HOLES: dict[str, tuple[object, str]] = {
     "misspelt step": ({"int": [8, 24], "stp": 8}, "step"),
     "two alike": ({"choice": [8, 8]}, "two choices"),
     "text": ({"int": ["a", "b"]}, "stages.0.width"),
+    "endless": ({"float": [1.0, 10**400]}, "stages.0.width"),
+    "endless the other way": ({"int": [-(10**400), 3]}, "stages.0.width"),
     "condition": ({"int": [8, 16], "when": "always"}, "when"),
     "unknown neighbour": ({"int": [8, 16], "when": {"fuson": "add"}}, "fuson"),
 }

@@ -19,7 +19,15 @@ from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.schedule import Limits, Progress
 from nasfuse.searching.worker import Job
-from nasfuse.terminal import STOPPING, decoding, rung_lines, status_line, tell, watching
+from nasfuse.terminal import (
+    STOPPING,
+    decoding,
+    front_table,
+    rung_lines,
+    status_line,
+    tell,
+    watching,
+)
 
 MakeResult = Callable[..., Result]
 
@@ -195,3 +203,13 @@ def test_repeats_of_finalists_are_counted_apart(make_result: MakeResult) -> None
     results = [make_result(0, rung=2), make_result(0, rung=2, repeat=1)]
     assert rung_lines(results) == ["rung 2  1 trained, 1 again with other seeds"]
     assert rung_lines([]) == ["rung 0  nothing trained yet"]
+
+
+def test_a_front_of_which_not_all_latencies_are_known(make_result: MakeResult) -> None:
+    screen = io.StringIO()
+    results = [make_result(0), make_result(1, latency=2.5)]
+    Console(file=screen, width=100).print(front_table(results))
+    header, timed, other = screen.getvalue().splitlines()
+    assert "latency" in header
+    assert "2.50 ms" in timed
+    assert "ms" not in other
