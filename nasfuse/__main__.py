@@ -1,5 +1,5 @@
 """`python -m nasfuse` is the command `nasfuse`."""
 
-from nasfuse.cli.app import program
+from nasfuse.cli.app import main
 
-program()
+main()

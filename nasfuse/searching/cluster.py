@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # Ray's monitor would end the whole run, not only the worker that takes too much
     "RAY_memory_monitor_refresh_ms": "0",
+    # its handler in C++ hands a SIGTERM on, but lets the process abort three seconds later
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # seconds between two copies of all that Ray knows, to go on from: the study has that
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,29 @@ def test_a_sigterm_that_ray_answers_is_a_sigterm() -> None:
     assert progress.stopping == "SIGTERM"
     with pytest.raises(SystemExit), _signals(progress):
         sys.exit(1)
+
+
+STARTED = """
+from pathlib import Path
+from nasfuse.searching.cluster import Resources, on_ray
+
+with on_ray(Resources(1)):
+    caught = next(s for s in Path("/proc/self/status").read_text().splitlines() if "SigCgt" in s)
+    print(caught.split()[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which signals are caught")
+def test_ray_takes_no_signal_in_c() -> None:
+    """A SIGTERM that its handler sees while Ray starts would abort the search 3 seconds later."""
+    run = subprocess.run(
+        [sys.executable, "-c", STARTED], capture_output=True, text=True, check=True
+    )
+    caught = int(run.stdout, 16)
+    assert caught >> (signal.SIGTERM - 1) & 1, "by Python"
+    assert not caught >> (signal.SIGTRAP - 1) & 1, (
+        "which faulthandler leaves alone, and Ray does not"
+    )
 
 
 def test_a_ray_that_starts_too_slowly_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
