@@ -1,5 +1,5 @@
 """`python -m nasfuse` is the command `nasfuse`."""
 
-from nasfuse.cli.app import main
+from nasfuse.cli.app import program
 
-main()
+program()

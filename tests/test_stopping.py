@@ -57,3 +57,25 @@ def test_the_second_signal_ends_what_cannot_end_itself(
 def test_a_part_of_another_program_raises() -> None:
     with pytest.raises(KeyboardInterrupt):
         stop_at_once()
+
+
+LEFT = """
+import atexit, os, sys
+from nasfuse.cli.app import program
+
+atexit.register(os.abort)  # as threads of libraries in C++ sometimes do
+sys.argv = ["nasfuse", *sys.argv[1:]]
+program()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"), [(["spaces"], 0, "default"), (["spaces", "defualt"], 3, "")]
+)
+def test_a_program_that_is_done_does_nothing_more(words: list[str], code: int, said: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LEFT, *words], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == code, run.stderr
+    assert said in run.stdout
+    assert bool(run.stderr) == bool(code)

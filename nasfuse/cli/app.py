@@ -12,7 +12,7 @@ import typer
 from nasfuse.cli.checking import check, names
 from nasfuse.cli.describing import cost, spaces
 from nasfuse.cli.diagnosing import doctor
-from nasfuse.cli.ending import done, guarded, usage_error
+from nasfuse.cli.ending import done, guarded, leave, usage_error
 from nasfuse.cli.explaining import explain
 from nasfuse.cli.exporting import export
 from nasfuse.cli.following import status, stop, sync
@@ -115,3 +115,11 @@ def main() -> None:
         code = 0
     done()
     sys.exit(code or 0)
+
+
+def program() -> None:
+    """The command line as a process of its own, which does not tidy up at its end."""
+    try:
+        main()
+    except SystemExit as end:
+        leave(end)
