@@ -237,7 +237,7 @@ class Search:
             allowed.add(-signal.SIGINT)
         if code not in allowed:
             self.found.fault("exit code", f"{code}: {run.said[-300:].decode(errors='replace')}")
-        elif listening and code in (130, 143) and b"nasfuse resume" not in run.said:
+        elif listening and code in (130, 143, -signal.SIGINT) and b"nasfuse resume" not in run.said:
             said = run.said[-300:].decode(errors="replace")
             self.found.fault("exit code", f"no line to go on with: {said}")
         self._check_said(run.said)

@@ -207,8 +207,11 @@ def test_a_search_that_is_done_trains_nothing_more(searched: dict[str, Any]) -> 
     assert results(searched) == before
 
 
-def test_sigterm_stops_and_says_how_to_go_on(searched: dict[str, Any]) -> None:
-    name = "stopped"
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_and_says_how_to_go_on(
+    searched: dict[str, Any], number: signal.Signals, code: int
+) -> None:
+    name = f"stopped-{code}"
     folder = searched["folder"].parent / name
     with subprocess.Popen(
         [*COMMAND, "search", "--budget", "1MFLOPs", "--trials", "50", "--name", name],
@@ -220,9 +223,9 @@ def test_sigterm_stops_and_says_how_to_go_on(searched: dict[str, Any]) -> None:
         start_new_session=True,
     ) as process:
         wait_for_results(folder / "results.jsonl", 2)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         output = process.stdout.read() if process.stdout else ""
-    assert process.returncode == 143, output
+    assert process.returncode == code, output
     assert f"nasfuse resume {name}" in output
     assert Study.open(folder).complete is False
     assert read_results(folder / "results.jsonl")
