@@ -55,6 +55,4 @@ class FixedJobs:
         return bool(self.waiting) and in_time and not self.progress.stopping
 
     def take(self, result: Result) -> None:
-        """Its weights are of no use: only the accuracy is compared."""
-        folder = self.progress.study.trial(result.key)
-        (folder / f"{result.step.stem}.safetensors").unlink(missing_ok=True)
+        """No next job depends on it."""

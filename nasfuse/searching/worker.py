@@ -54,7 +54,7 @@ class Task:
     `gpus` is the share of a GPU that a worker has, by MPS or not, `workers` how many share this
     machine's main memory. `max_latency` are milliseconds for one image. Where jobs are
     `paired`, seeds do not depend on the network, so that two with the same repeat see the same
-    batches.
+    batches, and no weights are kept, for only accuracies are compared.
     """
 
     trials: Path
@@ -260,9 +260,10 @@ class Evaluation:
         recalibrate(training.network, training.images, batch=batch)
         validation = self._images(self.task.dataset.validation)
         score = evaluate(training.network, validation, batch=batch)
-        weights = self.folder / f"{self.job.step.stem}.safetensors"
         scores: dict[str, Any] = {**score._asdict(), "train_loss": training.loss}
-        scores["weights_sha256"] = save_weights(weights, training.network, key=self.job.key)
+        if not self.task.paired:
+            weights = self.folder / f"{self.job.step.stem}.safetensors"
+            scores["weights_sha256"] = save_weights(weights, training.network, key=self.job.key)
         if self.latency is not None:
             scores["latency"] = self.latency
         return record(self.task, self.job, self.clock.spent, scores=scores, manner=self.manner)

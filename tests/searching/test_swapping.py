@@ -90,16 +90,16 @@ def test_who_stops_the_study_stops_its_swaps(tmp_path: Path) -> None:
     assert going.stopping == "nasfuse stop"
 
 
-def test_weights_of_swaps_are_not_kept(
-    tmp_path: Path, jobs: list[Job], make_result: MakeResult
-) -> None:
-    work = FixedJobs(progress(tmp_path, Limits(None, None), []), jobs, workers=1)
-    result = done(make_result, jobs[4])
-    weights = tmp_path / "trials" / result.key / "rung2-2.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.touch()
-    work.take(result)
-    assert not weights.exists()
+def test_weights_of_swaps_are_not_kept(tmp_path: Path, dataset: Dataset, jobs: list[Job]) -> None:
+    rungs = (Rung(share=0.5, epochs=1), Rung(share=1.0, epochs=1))
+    recipe = Recipe(batch=16, rungs=rungs)
+    task = Task(tmp_path, dataset, measure(dataset.train), recipe, seed=3)
+    for paired in (True, False):
+        evaluation = Evaluation(replace(task, paired=paired), replace(jobs[0], rung=1))
+        while not evaluation.done:
+            evaluation.epoch()
+        kept = evaluation.finish().weights_sha256 is not None
+        assert kept is bool(list(tmp_path.glob("*/*.safetensors"))) is not paired
 
 
 def test_paired_networks_have_the_same_seeds(
