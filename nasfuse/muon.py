@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+
+from nasfuse.optimizers import Eager
 
 STEPS = 4  # torch's default of 5 was not measured to learn more per CPU-second
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # those of torch's
@@ -22,7 +23,7 @@ LEAST_NORM = 1e-7
 CALLS = 5e6  # multiply-adds that take about as long as the calls of one batch
 
 
-class BatchedMuon(Optimizer):
+class BatchedMuon(Eager):
     """Momentum with Nesterov's look ahead, of which the orthogonal factor is what is applied.
 
     `matrices` are parameters of shape (outputs, inputs); all need a gradient at every step. `lr`

@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from nasfuse.capturing import CapturedStep
 from nasfuse.cpu_convolutions import go_around
 from nasfuse.data.batches import Images
 from nasfuse.muon import BatchedMuon
+from nasfuse.optimizers import EagerSGD
 from nasfuse.recipe import Recipe
 
 _TEMPERATURES = [2.0 ** (step / 4) for step in range(-12, 13)]  # 1/8 to 8
@@ -96,7 +97,9 @@ class Training:
         # rates as tensors, which a captured step can follow
         rate, filter_rate = torch.zeros(2, device=self.device).unbind()
         self.optimizers: list[Optimizer] = [
-            SGD([self.joined], rate, recipe.momentum, weight_decay=decay, nesterov=True, fused=True)
+            EagerSGD(
+                [self.joined], rate, recipe.momentum, weight_decay=decay, nesterov=True, fused=True
+            )
         ]
         self.rates = [(recipe.rate, rate), (recipe.filter_rate, filter_rate)]
         if self.views:
@@ -227,7 +230,7 @@ class Training:
             assert self.average is not None
             torch._foreach_copy_(self.average, [v.to(self.device) for v in state["average"]])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(_in_one(saved) if isinstance(optimizer, SGD) else saved)
+            optimizer.load_state_dict(_in_one(saved) if isinstance(optimizer, EagerSGD) else saved)
         self._share_rates()
         self.compute = CapturedStep(self._compute)  # a graph would go on with the old tensors
         torch.set_rng_state(state["random"])

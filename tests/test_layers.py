@@ -20,7 +20,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "fate", "names", "pickles", "stopping"},
     {"costs", "pareto", "files", "documents", "effects"},
-    {"genes", "holes", "ops", "checkpoints", "kept_weights", "reach", "ranges"},
+    {"genes", "holes", "ops", "checkpoints", "kept_weights", "reach", "ranges", "optimizers"},
     {"stages", "recipe"},
     {"architecture"},
     {"plan", "space", "data", "muon", "capturing", "cpu_convolutions"},

@@ -31,7 +31,7 @@ from nasfuse.network import build
 from nasfuse.ops.recomputing import recompute
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.scaling import fit_to_budget
-from nasfuse.searching.tuning import Worker
+from nasfuse.searching.trainable import Worker
 from nasfuse.searching.worker import Job, Task
 from nasfuse.space import load_space
 from nasfuse.training import Training, recalibrate

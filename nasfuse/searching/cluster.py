@@ -168,9 +168,11 @@ def _alone() -> Iterator[None]:
     three processes that have nothing to do here: that of the dashboard, without a dashboard, which
     asks clouds for their metadata; one that would add machines; one that carries logs. Its setting
     against the first two is read only when it is imported; against the third there is none. Of two
-    others, its agents, it would take a minute to end after the search was killed (`fate.py`).
+    others, its agents, it would take a minute to end after the search was killed (`fate.py`), and
+    the one of the dashboard does less, as where what a dashboard needs is not installed, which to
+    look for takes a second.
     """
-    from ray._private import node, ray_constants, services
+    from ray._private import node, ray_constants, services, utils
 
     def leave_out(self: Any, **unused: object) -> None:
         """Start nothing."""
@@ -179,7 +181,12 @@ def _alone() -> Iterator[None]:
         """What Ray's services put before the path of a program of Python."""
         return command("RAY_RAYLET_PID")
 
+    def missing() -> ImportError:
+        """Why there can be no dashboard."""
+        return ImportError("nobody looks at it")
+
     changes: list[tuple[Any, str, Any]] = [
+        (utils, "get_dashboard_dependency_error", missing),
         (ray_constants, "ENABLE_RAY_CLUSTER", False),
         (node.Node, "start_api_server", leave_out),
         (node.Node, "start_monitor", leave_out),

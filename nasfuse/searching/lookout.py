@@ -12,18 +12,13 @@ from ray import tune
 
 from nasfuse.searching.schedule import Progress
 from nasfuse.searching.watchdog import HEAD, OFTEN, PATIENCE, last_words, watched
-from nasfuse.searching.worker import Job, Task, result_path
+from nasfuse.searching.worker import Job, Task, stuck_path
 
 LATER = 1.5  # times as long as a worker waits for itself
 START = 60.0  # seconds more, in which a worker imports torch and images are copied to it
 ASLEEP = 10.0  # seconds without a look, after which this process itself must have been stopped
 SILENT = "no sign of life"
 MEMORY = Path("/proc/vmstat")
-
-
-def stuck_path(task: Task, job: Job) -> Path:
-    """Where a worker's watchdog writes while it trains a job."""
-    return result_path(task, job.step).with_suffix(".stuck")
 
 
 class Lookout(tune.Callback):  # type: ignore[misc]

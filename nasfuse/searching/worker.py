@@ -302,6 +302,11 @@ def result_path(task: Task, step: Step) -> Path:
     return task.trials / step.key / f"{step.stem}.json"
 
 
+def stuck_path(task: Task, job: Job) -> Path:
+    """Where a worker's watchdog writes while it trains a job."""
+    return result_path(task, job.step).with_suffix(".stuck")
+
+
 def record(
     task: Task,
     job: Job,

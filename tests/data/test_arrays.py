@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import re
 import sys
 import zipfile
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -300,7 +302,10 @@ def test_digits() -> None:
     assert dataset.fingerprint == load_dataset("digits", side=64).fingerprint
 
 
-def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(SetupError, match="scikit-learn"):
-        digits.load()
+def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = ModuleSpec("sklearn", None, origin=str(tmp_path / "__init__.py"))
+    for spec, why in ((None, "no package"), (found, "no .*digits.csv.gz")):
+        monkeypatch.setattr(digits, "find_spec", {"sklearn": spec}.get)
+        with pytest.raises(SetupError, match="scikit-learn") as caught:
+            digits.load()
+        assert re.search(why, caught.value.why)

@@ -18,7 +18,8 @@ from nasfuse.errors import SetupError, StorageError
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
 from nasfuse.searching.thrift import Forgetting
-from nasfuse.searching.tuning import JobSearcher, Worker
+from nasfuse.searching.trainable import Worker
+from nasfuse.searching.tuning import JobSearcher
 from nasfuse.searching.watchdog import Watchdog
 from nasfuse.searching.worker import Clock, Job, Task
 
@@ -41,7 +42,7 @@ def test_a_worker_that_cannot_begin_fails_no_network_but_ends_the_search(
     def occupied() -> None:
         raise RuntimeError("CUDA error: all devices are busy")
 
-    monkeypatch.setattr("nasfuse.searching.tuning.reserve_memory", occupied)
+    monkeypatch.setattr("nasfuse.searching.trainable.reserve_memory", occupied)
     worker = object.__new__(Worker)
     task = Task(tmp_path, dataset, measure(dataset.train), Recipe(), seed=0)
     worker.setup({"job": Job(3, "guided", 0, architecture).to_config()}, task)

@@ -22,6 +22,7 @@ from nasfuse.searching import lookout
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.storage import Storage
 from nasfuse.searching.watchdog import HEAD, last_words, watched
+from nasfuse.searching.worker import stuck_path
 from nasfuse.space import load_space
 
 WATCHED = """
@@ -228,7 +229,7 @@ def test_causes_of_death_say_what_is_known(
     counts.write_text(f"pgfault 77\noom_kill {after}\n" if after is not None else "pgfault 77\n")
     monkeypatch.setattr(lookout, "MEMORY", counts)
     task, job = SimpleNamespace(trials=tmp_path), SimpleNamespace(step=Step("key", 0))
-    path = lookout.stuck_path(cast("Any", task), cast("Any", job))
+    path = stuck_path(cast("Any", task), cast("Any", job))
     path.parent.mkdir()
     path.write_text(" " * HEAD + words)
     assert cause in lookout.cause_of_death(cast("Any", task), cast("Any", job), before)
