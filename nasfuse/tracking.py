@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from nasfuse.empty_store import making
 from nasfuse.errors import StorageError, UsageError, hide_passwords
 from nasfuse.results import Result, complete
 from nasfuse.study_runs import (
@@ -252,7 +253,7 @@ def open_client(uri: str) -> Any:
     from filelock import FileLock
 
     # the first client makes the tables, already as it is made: of two at once one would fail
-    with FileLock(path.with_name(f"{path.name}.lock")):
+    with FileLock(path.with_name(f"{path.name}.lock")), making(path):
         return MlflowClient(uri if "?" in uri else f"{uri}?timeout={PATIENCE}")
 
 

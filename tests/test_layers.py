@@ -30,7 +30,7 @@ LAYERS = [
     {"summary", "fusion_map", "memory"},
     {"tables", "swaps", "curves"},
     {"trial_runs", "fusion_words", "hand_made"},
-    {"study_runs"},
+    {"study_runs", "empty_store"},
     {"tracking", "run_lists"},
     {"serving", "searching"},
     {"commands"},

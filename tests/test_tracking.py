@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
+from mlflow.store.db import utils
 
+from nasfuse.empty_store import making
 from nasfuse.errors import SetupError, StorageError
 from nasfuse.results import Result
 from nasfuse.serving import serve
@@ -221,6 +223,38 @@ def test_a_deleted_study_comes_back(open_tracker: Open) -> None:
     assert open_tracker().experiment_id == tracker.experiment_id
 
 
+def test_a_new_store_is_a_copy_of_an_empty_one_if_that_is_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_store: Path
+) -> None:
+    """So its tables are not made by all of MLflow's migrations again."""
+    monkeypatch.setenv("NASFUSE_CACHE", str(tmp_path / "cache"))
+    with making(tmp_path / "first.db"):
+        shutil.copy(empty_store, tmp_path / "first.db")
+    (kept,) = (tmp_path / "cache").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "_initialize_tables", lambda engine: pytest.fail(str(engine)))
+        for name in ("second", "third"):
+            studies = tmp_path / name
+            found = open_client(local_uri(studies)).search_experiments()
+            assert [experiment.name for experiment in found] == ["Default"]
+    damaged = kept.read_bytes()[:5000] + bytes(5000)
+    kept.write_bytes(damaged)
+    with making(tmp_path / "fourth.db"):
+        assert not (tmp_path / "fourth.db").exists()
+        shutil.copy(empty_store, tmp_path / "fourth.db")
+    assert kept.read_bytes() != damaged
+
+
+def test_a_store_is_made_also_where_the_cache_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NASFUSE_CACHE", str(tmp_path / "file" / "cache"))
+    with making(tmp_path / "first.db"):
+        (tmp_path / "first.db").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "first.db"]
+
+
 def test_a_client_would_not_unpickle(monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> None:
     monkeypatch.delenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", raising=False)
     open_client(f"sqlite:///{empty_store}")
@@ -286,8 +320,9 @@ def test_trials_of_a_study_s_run_that_is_gone_move_to_the_new_one(
     assert not trials(first)
 
 
-def test_several_make_one_store_at_once(tmp_path: Path) -> None:
+def test_several_make_one_store_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """MLflow's own client makes the tables as it is made, and fails where another does so too."""
+    monkeypatch.setenv("NASFUSE_CACHE", str(tmp_path / "cache"))
     says = "import sys; from nasfuse.tracking import open_client; open_client(sys.argv[1])"
     uri = local_uri(tmp_path / "new")
     openers = [

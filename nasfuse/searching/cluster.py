@@ -30,6 +30,8 @@ ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # processes for tasks, of which there are none: a worker has one of its own
+    "RAY_prestart_worker_first_driver": "0",
     "OMP_NUM_THREADS": "1",
     # what PyTorch's layer above oneDNN keeps of operators, by itself 1024 of 0.25 MB each: the next
     # network has other shapes. Below this many a step takes longer, and not above. oneDNN's own
@@ -169,8 +171,7 @@ def _alone() -> Iterator[None]:
     asks clouds for their metadata; one that would add machines; one that carries logs. Its setting
     against the first two is read only when it is imported; against the third there is none. Of two
     others, its agents, it would take a minute to end after the search was killed (`fate.py`), and
-    the one of the dashboard does less, as where what a dashboard needs is not installed, which to
-    look for takes a second.
+    that of the dashboard neither serves nor counts, as where what a dashboard needs is not there.
     """
     from ray._private import node, ray_constants, services, utils
 
