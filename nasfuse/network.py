@@ -129,9 +129,12 @@ def _on(device: str, architecture: Architecture) -> tuple[nn.Module, Tensor]:
         return build(architecture).eval(), torch.empty(1, architecture.channels, side, side)
 
 
-def torch_cost(architecture: Architecture) -> tuple[int, int]:
-    """MACs and parameters as torch counts them, on the meta device: no arithmetic is done."""
-    network, image = _on("meta", architecture)
+def torch_cost(architecture: Architecture, *, device: str = "meta") -> tuple[int, int]:
+    """MACs and parameters as torch counts them; on the meta device no arithmetic is done.
+
+    Of small networks a processor does the arithmetic in less time than that device needs.
+    """
+    network, image = _on(device, architecture)
     with FlopCounterMode(display=False) as counter:
         network(image)
     return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())

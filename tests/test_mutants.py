@@ -92,7 +92,9 @@ def test_a_changed_document_is_refused_or_priced_exactly(seed: int) -> None:
             seen["refused"] += 1
             continue
         price = cost(network)
-        assert torch_cost(network) == (price.macs, price.params), document
-        assert thop_macs(network) == price.thop, document
+        small = price.macs < 100_000_000 and price.params < 5_000_000
+        device = "cpu" if small else "meta"  # whichever is faster
+        assert torch_cost(network, device=device) == (price.macs, price.params), document
+        assert thop_macs(network, device=device) == price.thop, document
         seen["priced"] += 1
     assert min(seen.values()) >= 10, seen
