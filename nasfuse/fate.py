@@ -3,8 +3,9 @@
     python fate.py VARIABLE PROGRAM ...     VARIABLE of the environment has that process's number
     python fate.py VARIABLE -m MODULE ...
 
-For servers, which would stay when what needs them is killed: MLflow's for ever, and Ray's agents
-(2.60) for a minute in which they try to tell a server that died as well.
+For what would stay when that is killed: MLflow's server for ever, Ray's agents (2.60) for a minute
+in which they try to tell a server that died as well, and its workers that are just starting for as
+long as they look for that server.
 """
 
 from __future__ import annotations

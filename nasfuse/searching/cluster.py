@@ -170,8 +170,9 @@ def _alone() -> Iterator[None]:
     three processes that have nothing to do here: that of the dashboard, without a dashboard, which
     asks clouds for their metadata; one that would add machines; one that carries logs. Its setting
     against the first two is read only when it is imported; against the third there is none. Of two
-    others, its agents, it would take a minute to end after the search was killed (`fate.py`), and
-    that of the dashboard neither serves nor counts, as where what a dashboard needs is not there.
+    others, its agents, it would take a minute to end after the search was killed (`fate.py`), as
+    it would of workers that have not begun; and that of the dashboard neither serves nor counts,
+    as where what a dashboard needs is not there.
     """
     from ray._private import node, ray_constants, services, utils
 
@@ -181,6 +182,12 @@ def _alone() -> Iterator[None]:
     def agent(*unused: object, **unused_too: object) -> list[str]:
         """What Ray's services put before the path of a program of Python."""
         return command("RAY_RAYLET_PID")
+
+    python_s_own = services._site_flags()
+
+    def worker() -> list[str]:
+        """What they put between Python and the path of a worker's program: Python's options."""
+        return [*python_s_own, *command("RAY_RAYLET_PID")[1:]]
 
     def missing() -> ImportError:
         """Why there can be no dashboard."""
@@ -193,6 +200,7 @@ def _alone() -> Iterator[None]:
         (node.Node, "start_monitor", leave_out),
         (node.Node, "start_log_monitor", leave_out),
         (services, "_build_python_executable_command_memory_profileable", agent),
+        (services, "_site_flags", worker),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
     for owner, name, change in changes:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from nasfuse.errors import SetupError
@@ -62,6 +65,41 @@ def test_ray_takes_no_signal_in_c() -> None:
     assert not caught >> (signal.SIGTRAP - 1) & 1, (
         "which faulthandler leaves alone, and Ray does not"
     )
+
+
+WORKING = """
+import sys
+import time
+from contextlib import suppress
+from nasfuse.searching.cluster import Resources, on_ray
+
+with on_ray(Resources(1)):
+    import ray
+    print("it has begun", flush=True)
+    ray.get(ray.remote(lambda: None).remote())
+"""
+
+
+def starting(driver: int) -> psutil.Process | None:
+    """A worker of Ray's that is about to look for its server."""
+    for process in psutil.Process(driver).children(recursive=True):
+        with suppress(psutil.Error):
+            if any(word.endswith("default_worker.py") for word in process.cmdline()):
+                return process
+    return None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which program was begun")
+def test_a_worker_that_was_just_starting_ends_with_a_killed_search() -> None:
+    """By itself it looks for its server for half a minute and more."""
+    with subprocess.Popen([sys.executable, "-c", WORKING], stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"it has begun\n"
+        while (worker := starting(driver.pid)) is None:
+            assert driver.poll() is None
+            time.sleep(0.01)
+        driver.kill()
+        worker.wait(timeout=15)  # raises where it is still there
 
 
 def test_a_ray_that_starts_too_slowly_is_no_bug_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
