@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ from nasfuse.searching.study import Settings
 from nasfuse.space import read_space
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    said = "slow tests that would begin later than this after the start are skipped"
+    parser.addoption("--slow-until", type=float, default=math.inf, metavar="SECONDS", help=said)
+
+
 def pytest_configure() -> None:
     """One thread of torch for each process of tests, and let what they start be interrupted.
 
@@ -46,6 +52,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, so that no process is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+BEGAN = time.monotonic()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where time is limited, on a slow machine, slow tests are those that are left out."""
+    late = time.monotonic() - BEGAN > item.config.getoption("--slow-until")
+    if late and item.get_closest_marker("slow"):
+        pytest.skip("no time is left for slow tests")
 
 
 @pytest.fixture(autouse=True, scope="session")
