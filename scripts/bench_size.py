@@ -223,11 +223,11 @@ def simulated_ray(resources: Resources) -> Iterator[tuple[int, float]]:
     ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
     from ray.tune.execution import tune_controller
 
-    from nasfuse.searching import tuning
+    from nasfuse.searching import trainable
 
     for module, name, stand_in in (
         (tune_controller, "RayActorManager", InProcess),
-        (tuning, "Evaluation", Pretended),
+        (trainable, "Evaluation", Pretended),
     ):
         setattr(module, name, stand_in)
     try:
