@@ -239,7 +239,7 @@ def scarce() -> Iterator[Path | None]:
     group = root / f"nasfuse-{os.getpid()}"
     try:
         group.mkdir()
-        (group / limit).write_text(str(16 << 20))
+        (group / limit).write_text(str(1 << 20))
     except OSError:
         yield None
     else:
@@ -249,10 +249,10 @@ def scarce() -> Iterator[Path | None]:
 
 
 def test_a_network_whose_workers_are_killed_fails_and_the_search_goes_on(
-    tmp_path: Path, scarce: Path | None
+    tmp_path: Path, scarce: Path | None, quick: list[str]
 ) -> None:
     """By the kernel for want of memory, where a test may arrange that; a third death is enough."""
-    limits = ["--trials", "3", "--workers", "1", "--data", "digits"]
+    limits = ["--trials", "3", "--workers", "1", "--data", "digits", *quick]
     killed: set[int] = set()
     with subprocess.Popen(
         [*COMMAND, "search", "--budget", "1MFLOPs", "--name", "died", *limits],
