@@ -18,6 +18,7 @@ def bench(*arguments: str) -> Any:
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_a_small_table_with_a_training_missing(tmp_path: Path) -> None:
     lines = ["code,one,two,mean,price"]
     for code in itertools.product("012", repeat=4):

@@ -35,6 +35,7 @@ from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe
 from nasfuse.training import Training
 
+pytestmark = pytest.mark.slow
 Randomised = Callable[[Architecture], torch.nn.Module]
 HEAVY = {"openvino": ("model.xml", "model.bin"), "executorch": ("model.pte",)}  # and their files
 HOSTILE = ('"""', "it's", "\\", "a\nb", "{}", "<script>", "naïve ☃", "');import os;('", "\x1b[2J|")

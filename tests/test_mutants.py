@@ -81,6 +81,7 @@ def mutant(generator: random.Random) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_changed_document_is_refused_or_priced_exactly(seed: int) -> None:
     generator, seen = random.Random(seed), Counter[str]()

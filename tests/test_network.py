@@ -16,6 +16,7 @@ from nasfuse.space import load_space, space_names
 SAMPLES = 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", space_names())
 def test_formula_is_what_torch_and_thop_count(name: str) -> None:
     """Exactly, on sampled networks of every shipped space."""

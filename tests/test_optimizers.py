@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
@@ -65,6 +66,7 @@ def test_it_is_torchs_bit_for_bit_also_from_its_state() -> None:
     assert not torch.equal(found[0], torch.linspace(-1, 1, 50))
 
 
+@pytest.mark.slow
 def test_a_worker_imports_no_compiler(tmp_path: Path) -> None:
     command = [sys.executable, "-c", JOB, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -320,6 +320,7 @@ def test_trials_of_a_study_s_run_that_is_gone_move_to_the_new_one(
     assert not trials(first)
 
 
+@pytest.mark.slow
 def test_several_make_one_store_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """MLflow's own client makes the tables as it is made, and fails where another does so too."""
     monkeypatch.setenv("NASFUSE_CACHE", str(tmp_path / "cache"))

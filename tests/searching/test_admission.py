@@ -110,6 +110,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_each_search_of_a_process_has_a_token_of_its_own_and_leaves_none() -> None:
     """Else a search that joins a cluster would come with the token of one before it."""
     environment = {k: v for k, v in os.environ.items() if k not in HIDDEN}
@@ -144,6 +145,7 @@ def head_of_a_cluster(mode: str, token: str) -> Iterator[str]:
         head.communicate()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_asks_for_no_token_is_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the environment says here: it is the cluster that has to ask."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -160,6 +162,7 @@ def test_a_cluster_that_asks_for_no_token_is_not_joined(monkeypatch: pytest.Monk
             assert "answers without a token" in caught.value.why
 
 
+@pytest.mark.slow
 def test_a_cluster_that_asks_for_the_token_may_be_joined() -> None:
     with head_of_a_cluster("token", "a" * 64) as address:
         assert not cluster._lets_in_anybody(address)
