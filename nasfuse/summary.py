@@ -79,7 +79,8 @@ class Summary:
     `counts` are evaluations by rung and status; `history` is the hypervolume after each complete
     evaluation of `rung`, in the order they ended. `baseline` is the most accurate network with one
     fusion everywhere, `found` the most accurate of the others. `verdict` is what the finals say,
-    `spending` what the trainings took.
+    `spending` what the trainings took. `alone`: one network only went to the end, and had its
+    finals.
     """
 
     budget: int
@@ -93,6 +94,7 @@ class Summary:
     history: list[float]
     verdict: Verdict | None
     spending: str
+    alone: bool = False
 
     @property
     def best(self) -> Row | None:
@@ -130,6 +132,7 @@ def summarise(results: Sequence[Result], *, budget: int, validation: int) -> Sum
         history=hypervolumes(points, budget=reach(trained, budget)),
         verdict=verdict(results, rung, images=validation),
         spending=spending(results),
+        alone=len(trained) == 1 and any(r.repeat and r.status == "complete" for r in results),
     )
 
 
@@ -155,6 +158,7 @@ def hypervolumes(points: Sequence[Point], *, budget: float) -> list[float]:
 
 
 UNFINISHED = f"No winner is named: the best have yet to be trained {REPEATS} more times each."
+ALONE = "No winner is named: only one network was trained to the end, with none to compare it with."
 
 
 def sentences(summary: Summary) -> list[str]:
@@ -164,7 +168,7 @@ def sentences(summary: Summary) -> list[str]:
     if summary.best is None:
         return [*lines, "No evaluation is complete yet, so there is no front to show."]
     lines.append(f"Best: {_brief(summary.best)}. Hypervolume {summary.hypervolume:.4f}.")
-    first, *rest = verdict_sentences(summary.verdict) if summary.verdict else [UNFINISHED]
+    first, *rest = verdict_sentences(summary.verdict) if summary.verdict else [_open(summary)]
     return [first, *lines, *_comparison(summary), *rest, summary.spending]
 
 
@@ -172,7 +176,12 @@ def conclusion(summary: Summary) -> list[str]:
     """What may be said of the best networks, after the finals or without them."""
     if summary.verdict is not None or summary.best is None:
         return verdict_sentences(summary.verdict)
-    return [*_comparison(summary), UNFINISHED]
+    return [*_comparison(summary), _open(summary)]
+
+
+def _open(summary: Summary) -> str:
+    """Why there is no verdict."""
+    return ALONE if summary.alone else UNFINISHED
 
 
 def _brief(one: Row) -> str:

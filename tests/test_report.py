@@ -16,7 +16,7 @@ from nasfuse.errors import StorageError
 from nasfuse.hand_made import hand_made, html_section, markdown_section
 from nasfuse.report import draw, front_rows, summarise, write_report
 from nasfuse.results import Result
-from nasfuse.summary import SCATTER, fusion_text, sentences
+from nasfuse.summary import SCATTER, conclusion, fusion_text, sentences
 from nasfuse.tables import markdown_table
 
 BUDGET = 100_000_000
@@ -73,6 +73,14 @@ def test_it_says_what_the_trainings_took(make_result: MakeResult) -> None:
     said = sentences(summarise(pair, budget=BUDGET, validation=2000))[-1]
     assert "2 GPU-seconds (shared by MPS), 20 seconds" in said
     assert said.endswith("1 ran out of memory and began again with half the batch.")
+
+
+def test_one_network_alone_wins_nothing_and_awaits_nothing(make_result: MakeResult) -> None:
+    alone = [make_result(0, rung=2, repeat=repeat) for repeat in range(4)]
+    for results, words in ((alone, "none to compare it with"), (alone[:1], "3 more times each")):
+        summary = summarise(results, budget=BUDGET, validation=2000)
+        assert words in conclusion(summary)[-1]
+        assert words in sentences(summary)[0]
 
 
 def test_a_difference_within_the_scatter_is_none(make_result: MakeResult) -> None:
