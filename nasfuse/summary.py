@@ -94,7 +94,7 @@ class Summary:
     history: list[float]
     verdict: Verdict | None
     spending: str
-    alone: bool = False
+    alone: bool
 
     @property
     def best(self) -> Row | None:

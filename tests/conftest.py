@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -247,6 +248,20 @@ def quick(tmp_path: Path) -> list[str]:
     last = "share: 1.0, epochs: 2"
     path.write_text(f"rungs: [{{share: 0.5, epochs: 1}}, {{{last}, stop: 0.5}}, {{{last}}}]")
     return ["--recipe", str(path)]
+
+
+@pytest.fixture
+def descendant() -> Callable[[int, str], psutil.Process | None]:
+    """Finds what a process or a child of its has started, by how a word of its command ends."""
+
+    def find(ancestor: int, ending: str) -> psutil.Process | None:
+        for process in psutil.Process(ancestor).children(recursive=True):
+            with suppress(psutil.Error):
+                if any(word.endswith(ending) for word in process.cmdline()):
+                    return process
+        return None
+
+    return find
 
 
 @pytest.fixture

@@ -170,24 +170,24 @@ def _alone() -> Iterator[None]:
     three processes that have nothing to do here: that of the dashboard, without a dashboard, which
     asks clouds for their metadata; one that would add machines; one that carries logs. Its setting
     against the first two is read only when it is imported; against the third there is none. Of two
-    others, its agents, it would take a minute to end after the search was killed (`fate.py`), as
-    it would of workers that have not begun; and that of the dashboard neither serves nor counts,
-    as where what a dashboard needs is not there.
+    others, its agents, it would take a minute to end after the search was killed, and half a minute
+    of workers that are just starting (`fate.py`). The agent of the dashboard neither serves nor
+    counts, as where what a dashboard needs is not installed.
     """
     from ray._private import node, ray_constants, services, utils
+
+    watched, options = command("RAY_RAYLET_PID"), services._site_flags()
 
     def leave_out(self: Any, **unused: object) -> None:
         """Start nothing."""
 
     def agent(*unused: object, **unused_too: object) -> list[str]:
         """What Ray's services put before the path of a program of Python."""
-        return command("RAY_RAYLET_PID")
-
-    python_s_own = services._site_flags()
+        return watched
 
     def worker() -> list[str]:
         """What they put between Python and the path of a worker's program: Python's options."""
-        return [*python_s_own, *command("RAY_RAYLET_PID")[1:]]
+        return [*options, *watched[1:]]
 
     def missing() -> ImportError:
         """Why there can be no dashboard."""

@@ -1,7 +1,6 @@
 """What Ray Tune runs in a worker: a process that takes job after job.
 
-Apart from what the driver does with Ray (`tuning.py`), for each worker imports this, and waits
-for it.
+Kept apart from what the driver does with Ray (`tuning.py`), which a worker need not import.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,8 @@ import pytest
 from nasfuse.errors import SetupError
 from nasfuse.searching.cluster import Resources, _of_cluster, on_ray
 from nasfuse.searching.running import _signals
+
+Descendant = Callable[[int, str], psutil.Process | None]
 
 
 @pytest.mark.parametrize(
@@ -68,9 +70,6 @@ def test_ray_takes_no_signal_in_c() -> None:
 
 
 WORKING = """
-import sys
-import time
-from contextlib import suppress
 from nasfuse.searching.cluster import Resources, on_ray
 
 with on_ray(Resources(1)):
@@ -80,22 +79,13 @@ with on_ray(Resources(1)):
 """
 
 
-def starting(driver: int) -> psutil.Process | None:
-    """A worker of Ray's that is about to look for its server."""
-    for process in psutil.Process(driver).children(recursive=True):
-        with suppress(psutil.Error):
-            if any(word.endswith("default_worker.py") for word in process.cmdline()):
-                return process
-    return None
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which program was begun")
-def test_a_worker_that_was_just_starting_ends_with_a_killed_search() -> None:
+def test_a_worker_that_was_just_starting_ends_with_a_killed_search(descendant: Descendant) -> None:
     """By itself it looks for its server for half a minute and more."""
     with subprocess.Popen([sys.executable, "-c", WORKING], stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == b"it has begun\n"
-        while (worker := starting(driver.pid)) is None:
+        while (worker := descendant(driver.pid, "default_worker.py")) is None:
             assert driver.poll() is None
             time.sleep(0.01)
         driver.kill()

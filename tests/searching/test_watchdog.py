@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,6 +24,9 @@ from nasfuse.searching.storage import Storage
 from nasfuse.searching.watchdog import HEAD, last_words, watched
 from nasfuse.searching.worker import stuck_path
 from nasfuse.space import load_space
+
+Descendant = Callable[[int, str], psutil.Process | None]
+STARTING = "ray::ResourceTrainable.__init__"  # a worker that has not begun to work
 
 WATCHED = """
 import sys, time
@@ -182,25 +185,16 @@ def test_two_workers_do_all_and_one_that_is_stopped_is_noticed_from_outside(
     assert "channels" in str(failed.cause)
 
 
-def starting(search: int) -> psutil.Process | None:
-    """A worker of this search that Ray has started and that has not begun to work."""
-    for process in psutil.Process(search).children(recursive=True):
-        with suppress(psutil.Error):
-            if process.cmdline()[:1] == ["ray::ResourceTrainable.__init__"]:
-                return process
-    return None
-
-
 @pytest.mark.slow
 def test_a_worker_that_is_stopped_before_its_first_step_is_ended_and_replaced(
-    tmp_path: Path, few: list[str], quick: list[str]
+    tmp_path: Path, few: list[str], quick: list[str], descendant: Descendant
 ) -> None:
     """There its own watchdog has not begun, and no file says who it is."""
     search = ["-c", QUICK_LOOKOUT, "search", *few, *quick, "--trials", "1", "--workers", "1"]
     stopped: psutil.Process | None = None
     with begun(tmp_path, *search, patience=4) as process:
         while process.poll() is None:
-            if stopped is None and (stopped := starting(process.pid)):
+            if stopped is None and (stopped := descendant(process.pid, STARTING)):
                 stopped.suspend()
             time.sleep(0.01)
         said = process.stdout.read() if process.stdout else ""
