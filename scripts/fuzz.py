@@ -263,6 +263,7 @@ def _go_on(study: Study, results: list[Result]) -> None:
     schedule = Schedule(progress, proposer, resources.workers or 1)
     for _ in range(2):
         schedule.next()
+    schedule.keep()
     assert status_line(progress)
     assert schedule.finished in (True, False)
 

@@ -131,7 +131,9 @@ def test_a_database_on_a_full_disk_keeps_what_it_has(disk: Any) -> None:
 
     refused(open_, disk)
     proposer = open_()
-    refused(proposer.propose, disk)
+    proposed = [proposer.propose(), proposer.propose()]
+    refused(proposer.keep, disk)
+    assert proposer.unfinished() == proposed, "each once"
     first = proposer.unfinished()[0]
     refused(lambda: proposer.tell(first.number, value=0.5, cost=1.0), disk)
     refused(Database(folder / "study.db").back_up, disk)

@@ -1,7 +1,8 @@
 """Proposing: which network to try next, within the budget and never the same twice.
 
 Optuna proposes parameters, the space makes a document of them, the size is solved for. A
-proposal is on the disk, in Optuna's storage, before anybody trains it.
+proposal is put on the disk, in Optuna's storage, while its training begins, and before anything
+of it is told.
 """
 
 from __future__ import annotations
@@ -64,8 +65,11 @@ class Proposer:
 
     The study maximises what the first rung promises and minimises the cost it is told. Samplers see
     a copy of it in memory, for on the disk each parameter would wait for a sync: a trial is written
-    at once when it is proposed, and once more when it is told. What was refused stays out of the
-    database.
+    as a whole by `keep`, and once more when it is told. What was refused stays out of the database.
+
+    Optuna takes three questions a parameter to write a trial, more time than to propose one. So
+    `keep` is for when nobody waits. A search that is killed before it has lost nothing but the
+    proposal, of which no more than some milliseconds of training were done.
     """
 
     def __init__(
@@ -93,16 +97,17 @@ class Proposer:
         self._live.add_trials(told)
         self._numbers = {trial.number: live for live, trial in enumerate(told)}
         self.seen = {trial.user_attrs["key"] for trial in proposed}
+        self._drafts: list[FrozenTrial] = []  # proposed, and not on the disk yet
         for name in space.references:
             if name not in known:
                 params = space.reference(name) | {SHARE: 1.0}
                 self._live.enqueue_trial(params, user_attrs={"origin": name})
 
     def unfinished(self) -> list[Proposal]:
-        """Proposals that were made and never told: what a killed search left.
+        """Proposals that were kept and never told: what a killed search left.
 
         Raises:
-            StorageError: the database cannot be used; so do `propose` and `tell`.
+            StorageError: the database cannot be used; so do `keep` and `tell`.
         """
         running = [trial for trial in self.kept.all() if trial.state == TrialState.RUNNING]
         with self.kept.place.using():
@@ -143,12 +148,12 @@ class Proposer:
             share = trial.suggest_float(SHARE, self.smallest, 1.0, log=True)
             architecture = self._fit(self.space.suggest(trial), share)
             if architecture is not None and architecture.key not in self.seen:
-                return self._record(trial, architecture)
+                return self._draft(trial, architecture)
             self._live.tell(trial, state=TrialState.FAIL)  # a value that no sampler counts
         return None
 
-    def _record(self, trial: optuna.Trial, architecture: Architecture) -> Proposal:
-        """Put a proposal on the disk, in one write."""
+    def _draft(self, trial: optuna.Trial, architecture: Architecture) -> Proposal:
+        """Number a proposal, as the storage will when it is kept."""
         origin = trial.user_attrs.get("origin", self.sampler)
         attributes = {
             "origin": origin,
@@ -156,17 +161,24 @@ class Proposer:
             "key": architecture.key,
         }
         live = self._live.get_trials(deepcopy=False)[trial.number]
-        proposed = create_trial(
+        draft = create_trial(
             state=TrialState.RUNNING,
             params=live.params,
             distributions=live.distributions,
             user_attrs=attributes,
             system_attrs=live.system_attrs,  # nsga2 keeps its generations there
         )
-        number = self.kept.add(proposed)
+        number = len(self.kept) + len(self._drafts)
+        self._drafts.append(draft)
         self._numbers[number] = trial.number
         self.seen.add(architecture.key)
         return Proposal(number, origin, architecture)
+
+    def keep(self) -> None:
+        """Put on the disk what was proposed since the last time."""
+        while self._drafts:
+            self.kept.add(self._drafts[0])
+            del self._drafts[0]
 
     def _fit(self, candidate: Candidate, share: float) -> Architecture | None:
         genes, scaling, most = candidate.architecture, candidate.scaling, self.max_params
@@ -181,6 +193,7 @@ class Proposer:
         """What the first rung promises, and the cost that is to be low; None if it failed."""
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
         values = None if value is None else [value, float(cost)]
+        self.keep()
         self.kept.finish(number, state, values)
         live = self._numbers[number]
         self._live.tell(live, values, state=state, skip_if_finished=True)

@@ -94,6 +94,9 @@ class Work(Protocol):
     def finished(self) -> bool:
         """Whether nothing runs and nothing more will."""
 
+    def keep(self) -> None:
+        """Put on the disk what is begun; called when no worker waits, and before any result."""
+
     def take(self, result: Result) -> None:
         """Hear of a result, which is on the disk."""
 
@@ -129,8 +132,14 @@ class Schedule:
     @property
     def finished(self) -> bool:
         """Whether nothing runs and nothing more will."""
+        if self.progress.running:
+            return False
         more = self.waiting or self._wants_more() or self._ahead()
-        return not self.progress.running and bool(self.progress.stopping or not more)
+        return bool(self.progress.stopping or not more)
+
+    def keep(self) -> None:
+        """Put proposals on the disk."""
+        self.proposer.keep()
 
     def take(self, result: Result) -> None:
         """Tell the sampler of a first rung, which every network reaches: the values compare."""

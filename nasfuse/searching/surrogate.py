@@ -24,7 +24,7 @@ from optuna.distributions import (
 from nasfuse.holes import Value
 
 Array = NDArray[np.float64]
-Entry = tuple[int, float]  # a column, and what stands in it
+KEPT = 10_000  # values of parameters whose columns are not looked up again
 
 ALONE = "alone"  # owns columns that are always 0
 HALF = math.sqrt(0.5)  # two levels then differ by a squared distance of 1
@@ -47,6 +47,13 @@ class Features(NamedTuple):
     owners: list[str]
 
 
+class Entries(NamedTuple):
+    """Some columns of a row, and what stands in them."""
+
+    columns: tuple[int, ...]
+    cells: tuple[float, ...]
+
+
 class Encoder:
     """Members as rows, of which the kernel weighs squared distances; columns are only added.
 
@@ -58,42 +65,46 @@ class Encoder:
     def __init__(self, ranges: Mapping[str, BaseDistribution]) -> None:
         self._ranges = ranges
         self._columns: dict[tuple[str, Value], int] = {}
-        self._entries: dict[tuple[str, Value], list[Entry]] = {}
+        self._entries: dict[tuple[str, Value], Entries] = {}
         self._groups: dict[str, set[str]] = {}
 
     def encode(self, members: Sequence[Member]) -> Features:
-        entries = [self._of(member) for member in members]
-        row = np.repeat(np.arange(len(members)), [len(found) for found in entries])
-        pairs = np.array([pair for found in entries for pair in found])
+        columns: list[int] = []
+        cells: list[float] = []
+        ends = [0]
+        cost = self._column("cost", None)
+        for member in members:
+            columns.append(cost)
+            cells.append(math.log2(max(member.cost, 1e-12)) / 2)
+            for gene in member.params.items():
+                found = self._entries.get(gene) or self._level(*gene)
+                columns += found.columns
+                cells += found.cells
+            ends.append(len(columns))
         width = len(self._columns)
-        cells = row * width + pairs[:, 0].astype(int)
-        flat = np.asarray(np.bincount(cells, pairs[:, 1], len(members) * width), np.float64)
+        rows = np.repeat(np.arange(len(members)), np.diff(ends))
+        flat = np.bincount(rows * width + np.array(columns, np.intp), cells, len(members) * width)
         sizes = [self._size(owner) for owner, _ in self._columns]
         scales = [0.0 if size == 1 else math.sqrt(1 / max(size, 1)) for size in sizes]
         named = zip(self._columns, sizes, strict=True)
         owners = [ALONE if size == 1 else owner for (owner, _), size in named]
-        return Features(flat.reshape(-1, width) * scales, owners)
+        return Features(flat.astype(np.float64).reshape(-1, width) * scales, owners)
 
-    def _of(self, member: Member) -> list[Entry]:
-        found = [(self._column("cost", None), math.log2(max(member.cost, 1e-12)) / 2)]
-        for name, value in member.params.items():
-            entries = self._entries.get((name, value))
-            if entries is None:
-                entries = self._level(name, value, self._ranges[name])
-                if not isinstance(value, float):  # of a continuum there is no end
-                    self._entries[name, value] = entries
-            found += entries
-        return found
-
-    def _level(self, name: str, value: Value, range_: BaseDistribution) -> list[Entry]:
+    def _level(self, name: str, value: Value) -> Entries:
         """The columns of a parameter's value, and what stands in them."""
+        if len(self._entries) > KEPT:  # of a continuum there is no end
+            self._entries.clear()
+        range_ = self._ranges[name]
         position = _position(value, range_)
-        found = [] if position is None else [(self._column(f"order {name}", None), position)]
-        if not isinstance(range_, CategoricalDistribution):
-            return [*found, (self._column(f"level {name}", True), HALF)]
-        group = f"count {re.sub('[0-9]+', '*', name)} {range_.choices}"
-        self._groups.setdefault(group, set()).add(name)
-        return found + [(self._column(owner, value), HALF) for owner in (f"level {name}", group)]
+        found = {} if position is None else {self._column(f"order {name}", None): position}
+        if isinstance(range_, CategoricalDistribution):
+            group = f"count {re.sub('[0-9]+', '*', name)} {range_.choices}"
+            self._groups.setdefault(group, set()).add(name)
+            found |= {self._column(owner, value): HALF for owner in (f"level {name}", group)}
+        else:
+            found[self._column(f"level {name}", True)] = HALF
+        self._entries[name, value] = entries = Entries(tuple(found), tuple(found.values()))
+        return entries
 
     def _column(self, owner: str, level: Value) -> int:
         return self._columns.setdefault((owner, level), len(self._columns))

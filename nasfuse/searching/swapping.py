@@ -54,5 +54,8 @@ class FixedJobs:
         in_time = expected <= self.progress.room
         return bool(self.waiting) and in_time and not self.progress.stopping
 
+    def keep(self) -> None:
+        """Nothing: the list can be made again."""
+
     def take(self, result: Result) -> None:
         """No next job depends on it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from nasfuse.searching.lookout import Lookout, cause_of_death, killed_for_memory
 from nasfuse.searching.schedule import OVERTIME, Listener, Progress, Work
 from nasfuse.searching.thrift import Forgetting, InTurn, workers_kept
 from nasfuse.searching.trainable import Worker
-from nasfuse.searching.worker import Task, record, result_path
+from nasfuse.searching.worker import Job, Task, record, result_path
+
+SETTLED = 0.2  # seconds in which Ray has sent a job to its worker
 
 
 def _refusal(text: str) -> StorageError | SetupError:
@@ -39,26 +42,34 @@ class JobSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric="accuracy", mode="max")
         self.schedule, self.task, self.listen = schedule, task, listen
         self.progress = schedule.progress
+        self._handed_out = 0.0
         self._killed: dict[str, int | None] = {}  # by the system, when a job began
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if len(self.progress.running) >= self.schedule.workers:
-            return None
         try:
-            job = None if self.progress.broken else self.schedule.next()
+            job = None if self.progress.broken else self._next()
         except Exception as broken:  # Ray would show it with its own traces
             self.progress.broken = broken
         if self.progress.broken:
             return str(Searcher.FINISHED)
         if job is None:
             return str(Searcher.FINISHED) if self.schedule.finished else None
+        self._handed_out = time.monotonic()
         self.progress.running[trial_id] = (job, 0, float("nan"))
         self._killed[trial_id] = killed_for_memory()
         self.listen(self.progress)
         return {"job": job.to_config()}
+
+    def _next(self) -> Job | None:
+        """A job where a worker is free; where there is none, what was begun goes to the disk."""
+        free = len(self.progress.running) < self.schedule.workers
+        job = self.schedule.next() if free else None
+        if job is None and time.monotonic() - self._handed_out > SETTLED:
+            self.schedule.keep()
+        return job
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._note(result)
@@ -76,6 +87,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             return
         self._note(result or {})
         try:
+            self.schedule.keep()
             if result and "refused" in result:
                 raise _refusal(result["refused"])
             if result and "result" in result:

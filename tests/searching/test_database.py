@@ -48,6 +48,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert proposal is not None
         if accuracy is not None:
             made.tell(proposal.number, value=accuracy, cost=proposal.cost.macs)
+    made.keep()
     Database(folder / "study.db").back_up()
     return folder
 

@@ -100,6 +100,22 @@ def test_what_was_not_told_is_unfinished_when_reopened(storage: Storage) -> None
     assert new.architecture.key not in {p.architecture.key for p in made if p}
 
 
+def test_what_was_not_kept_is_proposed_again_under_its_number(storage: Storage) -> None:
+    """A killed search may have begun to train it, and nobody has heard of that."""
+    asking = proposer(storage)
+    made = [asking.propose() for _ in range(3)]
+    asking.keep()
+    lost = [asking.propose(), asking.propose()]
+    assert [p.number for p in lost if p] == [3, 4]
+    again = proposer(storage)
+    assert again.unfinished() == made
+    assert again.proposed == 3
+    following = [again.propose(), again.propose()]
+    assert [p.origin for p in following if p] == [p.origin for p in lost if p]
+    again.keep()
+    assert [p.number for p in again.unfinished()] == [0, 1, 2, 3, 4]
+
+
 def test_a_hand_made_network_lost_between_asking_and_fitting_comes_again(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def test_a_resumed_schedule_repeats_and_forgets_nothing(
     first = schedule(tmp_path, Limits(10, None))
     done = run(first, make_result, jobs=4)
     lost = [first.next(), first.next()]  # handed out, and then the process died
+    first.keep()
     second = schedule(tmp_path, Limits(10, None))
     assert {second.next(), second.next()} == set(lost)
     for job in lost:
@@ -126,7 +127,9 @@ def test_a_result_that_optuna_was_not_told_is_told_on_resume(
     first = schedule(tmp_path, Limits(10, None))
     job = first.next()
     assert job is not None
+    first.keep()
     first.progress.study.record(make_result(job.number, key=job.key, architecture=job.architecture))
+    assert [p.number for p in first.proposer.unfinished()] == [job.number]
     second = schedule(tmp_path, Limits(10, None))
     assert second.proposer.unfinished() == []
     assert second.waiting == []

@@ -17,6 +17,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.errors import SetupError, StorageError
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
+from nasfuse.searching.swapping import FixedJobs
 from nasfuse.searching.thrift import Forgetting
 from nasfuse.searching.trainable import Worker
 from nasfuse.searching.tuning import JobSearcher
@@ -54,15 +55,41 @@ def test_a_worker_that_cannot_begin_fails_no_network_but_ends_the_search(
 
 def heard_by_the_driver(reported: dict[str, Any]) -> Exception | None:
     """What ends a search after this report of a worker, as Ray hands it on: without parts."""
-    progress = SimpleNamespace(running={"a": ("job", 0, 0.0)}, broken=None, notices=[])
-    schedule = SimpleNamespace(progress=progress, workers=1)
-    searcher = JobSearcher(cast("Any", schedule), cast("Any", None), lambda _: None)
+    running = {"a": ("job", 0, 0.0)}
+    progress = SimpleNamespace(running=running, broken=None, notices=[], results=[])
+    jobs = FixedJobs(cast("Any", progress), [], workers=1)
+    searcher = JobSearcher(jobs, cast("Any", None), lambda _: None)
     assert reported["done"]
     assert "result" not in reported
     searcher.on_trial_complete("a", flatten_dict(reported))
     assert not progress.running
     found: Exception | None = progress.broken
     return found
+
+
+def test_what_is_begun_goes_to_the_disk_while_nobody_waits_and_before_its_result(
+    monkeypatch: pytest.MonkeyPatch, architecture: Architecture
+) -> None:
+    progress = SimpleNamespace(
+        running={}, broken=None, notices=[], results=[], stopping=None, room=60.0
+    )
+    jobs = [Job(number, "guided", 0, architecture) for number in range(2)]
+    work = FixedJobs(cast("Any", progress), jobs, workers=2)
+    kept: list[int] = []
+    monkeypatch.setattr(work, "keep", lambda: kept.append(len(progress.running)))
+    now = [1000.0]
+    monkeypatch.setattr("nasfuse.searching.tuning.time", SimpleNamespace(monotonic=lambda: now[0]))
+    searcher = JobSearcher(work, cast("Any", None), lambda _: None)
+    for name in ("a", "b"):
+        assert isinstance(searcher.suggest(name), dict)
+    assert searcher.suggest("c") is None
+    assert not kept, "Ray is still sending the last one to its worker"
+    now[0] += 1
+    assert searcher.suggest("c") is None
+    assert kept == [2]
+    searcher.on_trial_complete("a", {"refused": '{"kind": "StorageError", "told": {"what": "?"}}'})
+    assert isinstance(progress.broken, StorageError)
+    assert kept == [2, 1]
 
 
 def test_a_network_over_the_latency_is_a_result_and_was_not_trained(
