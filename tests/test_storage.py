@@ -135,7 +135,8 @@ def test_a_database_on_a_full_disk_keeps_what_it_has(disk: Any) -> None:
     refused(proposer.keep, disk)
     assert proposer.unfinished() == proposed, "each once"
     first = proposer.unfinished()[0]
-    refused(lambda: proposer.tell(first.number, value=0.5, cost=1.0), disk)
+    proposer.tell(first.number, value=0.5, cost=1.0)
+    refused(proposer.keep, disk)
     refused(Database(folder / "study.db").back_up, disk)
     refused(open_, disk)
     again = open_()

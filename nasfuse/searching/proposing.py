@@ -1,8 +1,7 @@
 """Proposing: which network to try next, within the budget and never the same twice.
 
 Optuna proposes parameters, the space makes a document of them, the size is solved for. A
-proposal is put on the disk, in Optuna's storage, while its training begins, and before anything
-of it is told.
+proposal is put on the disk, in Optuna's storage, while its training begins.
 """
 
 from __future__ import annotations
@@ -65,11 +64,12 @@ class Proposer:
 
     The study maximises what the first rung promises and minimises the cost it is told. Samplers see
     a copy of it in memory, for on the disk each parameter would wait for a sync: a trial is written
-    as a whole by `keep`, and once more when it is told. What was refused stays out of the database.
+    as a whole when it is proposed, and once more when it is told. What was refused stays out of the
+    database.
 
     Optuna takes three questions a parameter to write a trial, more time than to propose one. So
-    `keep` is for when nobody waits. A search that is killed before it has lost nothing but the
-    proposal, of which no more than some milliseconds of training were done.
+    it is done by `keep`, which is called when no worker waits. A search that is killed before has
+    lost a proposal whose training has just begun; of what was told, results are on the disk.
     """
 
     def __init__(
@@ -97,7 +97,6 @@ class Proposer:
         self._live.add_trials(told)
         self._numbers = {trial.number: live for live, trial in enumerate(told)}
         self.seen = {trial.user_attrs["key"] for trial in proposed}
-        self._drafts: list[FrozenTrial] = []  # proposed, and not on the disk yet
         for name in space.references:
             if name not in known:
                 params = space.reference(name) | {SHARE: 1.0}
@@ -107,7 +106,7 @@ class Proposer:
         """Proposals that were kept and never told: what a killed search left.
 
         Raises:
-            StorageError: the database cannot be used; so do `keep` and `tell`.
+            StorageError: the database cannot be used; so does `keep`.
         """
         running = [trial for trial in self.kept.all() if trial.state == TrialState.RUNNING]
         with self.kept.place.using():
@@ -134,6 +133,7 @@ class Proposer:
             )
         for number in missing:
             self.kept.add(_lost(first.get(number)))
+        self.keep()
         self.seen.update(result.key for result in first.values())
 
     @property
@@ -148,12 +148,12 @@ class Proposer:
             share = trial.suggest_float(SHARE, self.smallest, 1.0, log=True)
             architecture = self._fit(self.space.suggest(trial), share)
             if architecture is not None and architecture.key not in self.seen:
-                return self._draft(trial, architecture)
+                return self._record(trial, architecture)
             self._live.tell(trial, state=TrialState.FAIL)  # a value that no sampler counts
         return None
 
-    def _draft(self, trial: optuna.Trial, architecture: Architecture) -> Proposal:
-        """Number a proposal, as the storage will when it is kept."""
+    def _record(self, trial: optuna.Trial, architecture: Architecture) -> Proposal:
+        """Number a proposal and let it be kept."""
         origin = trial.user_attrs.get("origin", self.sampler)
         attributes = {
             "origin": origin,
@@ -161,24 +161,21 @@ class Proposer:
             "key": architecture.key,
         }
         live = self._live.get_trials(deepcopy=False)[trial.number]
-        draft = create_trial(
+        proposed = create_trial(
             state=TrialState.RUNNING,
             params=live.params,
             distributions=live.distributions,
             user_attrs=attributes,
             system_attrs=live.system_attrs,  # nsga2 keeps its generations there
         )
-        number = len(self.kept) + len(self._drafts)
-        self._drafts.append(draft)
+        number = self.kept.add(proposed)
         self._numbers[number] = trial.number
         self.seen.add(architecture.key)
         return Proposal(number, origin, architecture)
 
     def keep(self) -> None:
-        """Put on the disk what was proposed since the last time."""
-        while self._drafts:
-            self.kept.add(self._drafts[0])
-            del self._drafts[0]
+        """Put on the disk what was proposed and told since the last time."""
+        self.kept.write()
 
     def _fit(self, candidate: Candidate, share: float) -> Architecture | None:
         genes, scaling, most = candidate.architecture, candidate.scaling, self.max_params
@@ -193,7 +190,6 @@ class Proposer:
         """What the first rung promises, and the cost that is to be low; None if it failed."""
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
         values = None if value is None else [value, float(cost)]
-        self.keep()
         self.kept.finish(number, state, values)
         live = self._numbers[number]
         self._live.tell(live, values, state=state, skip_if_finished=True)

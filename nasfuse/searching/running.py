@@ -61,6 +61,8 @@ def run_search(
         return Schedule(progress, proposer, workers)
 
     _run_jobs(progress, dataset, plan, resources=resources, listen=listen)
+    if not progress.broken:
+        proposer.keep()
     _raise_what_ended(progress, again=f"nasfuse resume {shlex.quote(settings.name)}")
     return progress
 

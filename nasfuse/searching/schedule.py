@@ -95,7 +95,7 @@ class Work(Protocol):
         """Whether nothing runs and nothing more will."""
 
     def keep(self) -> None:
-        """Put on the disk what is begun; called when no worker waits, and before any result."""
+        """Put on the disk what is begun; called when no worker waits, and before a result."""
 
     def take(self, result: Result) -> None:
         """Hear of a result, which is on the disk."""
@@ -138,7 +138,7 @@ class Schedule:
         return bool(self.progress.stopping or not more)
 
     def keep(self) -> None:
-        """Put proposals on the disk."""
+        """Put proposals on the disk, and what came of them."""
         self.proposer.keep()
 
     def take(self, result: Result) -> None:

@@ -6,9 +6,11 @@ drivers of databases find them elsewhere: PostgreSQL's in ~/.pgpass, PGPASSFILE 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -84,31 +86,48 @@ class Storage:
 class Proposals:
     """All that were proposed in a study, as Optuna keeps trials.
 
-    Without an Optuna study over it, which would hold a copy of every trial in memory.
+    Without an Optuna study over it, which would hold a copy of every trial in memory. What is added
+    and finished is on the disk after `write`, which keeps the order.
     """
 
     def __init__(self, place: Database | Server, storage: RDBStorage, study: int) -> None:
         self.place, self._storage, self._study = place, storage, study
+        self._unwritten: deque[Callable[[], None]] = deque()
         self._ids = {trial.number: trial._trial_id for trial in self.all()}
+        self._count = len(self._ids)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._count
 
     def all(self) -> list[FrozenTrial]:
-        """Every trial, in order."""
+        """Every trial, in order; they are on the disk then."""
+        self.write()
         with self.place.using():
             trials = self._storage.get_all_trials(self._study, deepcopy=False)
         return sorted(trials, key=lambda trial: trial.number)
 
     def add(self, trial: FrozenTrial) -> int:
-        """Keep a new one, in one write; returns its number."""
-        number = len(self)
-        with self.place.using():
-            self._ids[number] = self._storage.create_new_trial(self._study, trial)
+        """Keep a new one; returns its number."""
+        number = self._count
+        self._unwritten.append(partial(self._create, number, trial))
+        self._count += 1
         return number
 
     def finish(self, number: int, state: TrialState, values: list[float] | None) -> None:
         """Keep what came of one, once: the first word counts."""
+        self._unwritten.append(partial(self._finish, number, state, values))
+
+    def write(self) -> None:
+        """Put on the disk what is not there yet; after an error the rest can be tried again."""
+        while self._unwritten:
+            self._unwritten[0]()
+            self._unwritten.popleft()
+
+    def _create(self, number: int, trial: FrozenTrial) -> None:
+        with self.place.using():
+            self._ids[number] = self._storage.create_new_trial(self._study, trial)
+
+    def _finish(self, number: int, state: TrialState, values: list[float] | None) -> None:
         with self.place.using(), suppress(optuna.exceptions.UpdateFinishedTrialError):
             self._storage.set_trial_state_values(self._ids[number], state, values)
         self.place.back_up_in_time()

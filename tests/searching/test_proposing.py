@@ -91,6 +91,7 @@ def test_what_was_not_told_is_unfinished_when_reopened(storage: Storage) -> None
     assert all(made)
     asking.tell(0, value=0.7, cost=1000)
     asking.tell(1, value=None, cost=1000)
+    asking.keep()
     again = proposer(storage)
     assert [p.number for p in again.unfinished()] == [2, 3]
     assert again.unfinished() == made[2:]
@@ -197,6 +198,7 @@ def test_the_disk_holds_what_was_proposed_and_told_and_nothing_else(storage: Sto
     asking = proposer(storage, "random")
     made = [asking.propose() for _ in range(12)]
     asking.tell(11, value=0.5, cost=1000)
+    asking.keep()
     study = stored(storage)
     assert [p.number for p in made if p] == list(range(12)) == [t.number for t in study.trials]
     assert study.trials[11].values == [0.5, 1000]
@@ -204,5 +206,6 @@ def test_the_disk_holds_what_was_proposed_and_told_and_nothing_else(storage: Sto
     again = proposer(storage, "random")
     again.tell(3, value=0.25, cost=2000)
     assert again.propose() not in made
+    again.keep()
     study = stored(storage)
     assert study.trials[3].values == [0.25, 2000]
