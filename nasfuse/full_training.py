@@ -183,16 +183,9 @@ class FullTraining:
             validation = self.images(self.dataset.validation)
         pace.start()
         while training.done < training.steps:
-            try:
+            with self._finite(number):
                 loss = training.epoch()
                 score = evaluate(training.network, validation) if validation else None
-            except NonFiniteError as error:
-                raise SearchError(
-                    f"the training of seed {number + 1} broke down",
-                    where=str(self.folder),
-                    why=str(error),
-                    fix="--recipe FILE   with a lower 'rate' and 'filter_rate'",
-                ) from None
             epochs.append(Epoch(loss=loss, accuracy=score.accuracy if score else None))
             state = training.state() | {
                 "epochs": [epoch.model_dump() for epoch in epochs],
@@ -202,7 +195,8 @@ class FullTraining:
             save_checkpoint(self.folder / f"{name}.ckpt", state)
             pace.tell(number, epochs)
         pace.tell_notice(number, epochs)
-        recalibrate(training.network, training.images)
+        with self._finite(number):
+            recalibrate(training.network, training.images)
         sha256 = save_weights(weights, training.network, key=self.settings.architecture.key)
         seconds = clock.spent["seconds"]
         run = SeedRun(
@@ -216,6 +210,19 @@ class FullTraining:
         )
         write_text(finished, run.model_dump_json() + "\n")
         return run
+
+    @contextmanager
+    def _finite(self, number: int) -> Iterator[None]:
+        """A seed whose numbers leave the finite ones ends the training, with what can be done."""
+        try:
+            yield
+        except NonFiniteError as error:
+            raise SearchError(
+                f"the training of seed {number + 1} broke down",
+                where=str(self.folder),
+                why=str(error),
+                fix="--recipe FILE   with a lower 'rate' and 'filter_rate'",
+            ) from None
 
     def _begin(self, number: int, retry: str | None) -> _Begun:
         """A seed's training as its checkpoint left it; a retry goes on only from its own."""
@@ -279,7 +286,8 @@ class FullTraining:
         for run in runs:
             path = require_weights(self.folder / run.weights, run.sha256, fix=AGAIN)
             load_weights(network, path)
-            confusions.append(_confusion(network, images, len(self.settings.classes)))
+            with self._finite(run.seed):
+                confusions.append(_confusion(network, images, len(self.settings.classes)))
         return Scores.of(confusions)
 
 

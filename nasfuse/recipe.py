@@ -50,7 +50,7 @@ class Augmentation(BaseModel):
     """How training images vary, each differently at every pass.
 
     `flip` mirrors half of them, left to right: leave it off where mirror images mean something
-    else, as letters do. `shift` moves them by up to this share of their side, `cutout` blackens a
+    else, as letters do. `shift` moves them by up to this share of their side, `cutout` greys a
     square of this share of it (DeVries & Taylor 2017, arXiv:1708.04552).
     """
 

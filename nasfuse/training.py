@@ -109,6 +109,8 @@ class Training:
                 BatchedMuon(self.views, filter_rate, muon_decay, recipe.momentum)
             )
         self.cycle = _OneCycle(self.steps, recipe.warmup)
+        # steps between two looks at the loss, for which a GPU has to be waited for
+        self._patience = 1 if self.device.type == "cpu" else 50
         self.compute = CapturedStep(self._compute)
         self.on_step: Callable[[], object] = lambda: None  # a sign of life
 
@@ -121,7 +123,7 @@ class Training:
         """Train up to a step, at most to the end of the epoch; returns the mean loss of that.
 
         Raises:
-            NonFiniteError: the loss or a statistic of batch norm left the finite numbers.
+            NonFiniteError: the loss, an output or a statistic of batch norm is not finite.
         """
         self.network.train()
         epoch, start = divmod(self.done, self.per_epoch)
@@ -130,8 +132,12 @@ class Training:
         order = self._order(epoch)[start * size : stop * size]
         long = self.epochs >= self.recipe.augment_from_epochs
         vary = self.recipe.augmentation if long else None
-        losses = [self._step(x, y) for x, y in self.images.batches(size, order=order, vary=vary)]
-        mean = float(torch.stack(losses).mean())  # the only wait for the device
+        losses: list[Tensor] = []
+        for x, y in self.images.batches(size, order=order, vary=vary):
+            losses.append(self._step(x, y))
+            if len(losses) % self._patience == 0 and not losses[-1].isfinite():
+                break  # what follows would be no better
+        mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
             raise NonFiniteError(f"training loss is {mean} in epoch {epoch + 1} of {self.epochs}")
         _require_finite(self.network)
@@ -166,8 +172,11 @@ class Training:
         """All of a step that happens on the device; nothing here waits for it."""
         with autocast(self.device):
             outputs = self.network(x)
-        smoothing = self.recipe.label_smoothing
-        return self._learn(functional.cross_entropy(outputs.float(), y, label_smoothing=smoothing))
+        outputs, smoothing = outputs.float(), self.recipe.label_smoothing
+        loss = functional.cross_entropy(outputs, y, label_smoothing=smoothing)
+        if not smoothing:  # else it depends on all outputs, and is as finite as they are
+            loss = loss + 0.0 * outputs.detach().sum()
+        return self._learn(loss)
 
     def _learn(self, loss: Tensor) -> Tensor:
         """Move the weights against the gradient of the loss, which is returned."""
@@ -342,6 +351,9 @@ def recalibrate(network: nn.Module, images: Images, *, batch: int = 128, count: 
 
     The moving averages that training leaves lag behind the weights; after a short run they are
     mostly their initial values.
+
+    Raises:
+        NonFiniteError: one of them is infinite or not a number.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -357,6 +369,7 @@ def recalibrate(network: nn.Module, images: Images, *, batch: int = 128, count: 
             network(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    _require_finite(network)
 
 
 def reserve_memory() -> None:

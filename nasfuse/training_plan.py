@@ -11,7 +11,7 @@ from nasfuse.choosing import Choice, find_network
 from nasfuse.commands import next_commands
 from nasfuse.data.batches import Normalisation, measure
 from nasfuse.data.dataset import Dataset
-from nasfuse.data.load import absolute, load_dataset
+from nasfuse.data.load import absolute, load_dataset, require_test
 from nasfuse.errors import UsageError
 from nasfuse.finals import finalists
 from nasfuse.full_training import FullTraining, check_fits
@@ -115,6 +115,8 @@ def plan_training(options: TrainOptions) -> tuple[FullTraining, Study | None]:
         all_data=options.all_data,
     )
     check_fits(settings, dataset)
+    # now, and not when all seeds are trained
+    require_test(source.data, dataset, side=source.side, skip_bad=source.skip_bad)
     return FullTraining(settings, dataset, _folder(options, choice.study, settings)), choice.study
 
 
@@ -162,7 +164,7 @@ def _of_study(options: TrainOptions, known: Settings) -> tuple[Dataset, Normalis
     own = Normalisation(known.mean, known.std)
     skip_bad = known.skip_bad if options.skip_bad is None else options.skip_bad
     if options.data is None:
-        source = _Source(known.data, known.side, known.seed, known.skip_bad)
+        source = _Source(known.data, known.side, known.seed, skip_bad)
         return images_again(known, None), own, source
     dataset = load_dataset(options.data, side=known.side, seed=known.seed, skip_bad=skip_bad)
     source = _Source(absolute(options.data), known.side, known.seed, skip_bad)

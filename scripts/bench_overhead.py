@@ -5,11 +5,12 @@
 
 Runs a real search whose trials take about five seconds each (short trainings only: nothing is
 promoted), and then as many trainings of the same kind through Ray Tune's own OptunaSearch with its
-default settings. Overhead is the time between two trials of a worker, from its last image of one to
-its first of the next, as a share of its time: what training has to wait for files, proposals and
-Ray. What workers are idle in all is shown beside it: one of them starts later than the other, and
-waits at the end for the other's last trial. The breakdown shows where the driver of ours spent its
-time; some of it passes while workers train.
+default settings. Overhead is the time between two trials of a worker, from the result of one to the
+beginning of the next, as a share of its time: what a worker has to wait for the driver and Ray; its
+own files, some milliseconds, belong to the trial. The start is that of the search, after its
+imports. What workers are idle in all is shown beside it: one of them starts later than the other,
+and waits at the end for the other's last trial. The breakdown shows where the driver of ours spent
+its time; some of it passes while workers train.
 """
 
 from __future__ import annotations
@@ -39,15 +40,17 @@ from nasfuse.network import build
 from nasfuse.planning import SearchOptions
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.scaling import fit_to_budget
-from nasfuse.searching import proposing, schedule, study
+from nasfuse.searching import proposing, schedule, storage, study
 from nasfuse.space import PatternTrial, load_space
 from nasfuse.training import Training, evaluate, recalibrate, reserve_memory
 
 CPU = torch.device("cpu")
 Timed = tuple[Any, str, str]
 DRIVER: list[Timed] = [
-    (proposing.Proposer, "propose", "propose: sampler, fit, one write"),
-    (proposing.Proposer, "tell", "tell: one write"),
+    (proposing.Proposer, "propose", "propose: sampler, fit"),
+    (proposing.Proposer, "tell", "tell"),
+    (storage.Proposals, "_create", "database: a proposal, while workers work"),
+    (storage.Proposals, "_finish", "database: what was told, while workers work"),
     (study.Study, "record", "results.jsonl: one line, synced"),
     (schedule.Schedule, "_ahead", "promotions"),
     (view.View, "_sync", "MLflow, in a thread of its own"),

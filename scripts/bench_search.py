@@ -76,7 +76,9 @@ class Problem:
     values: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.allowed = np.flatnonzero(self.table.cost <= self.budget).tolist()
+        usable = np.isfinite(self.table.report) & np.isfinite(self.table.observed).any(axis=1)
+        self.allowed = np.flatnonzero(usable & (self.table.cost <= self.budget)).tolist()
+        self.usable = set(self.allowed)
         self.names = [f"digit.{position}" for position in range(len(self.table.choices))]
 
     def cost(self, params: Mapping[str, Value]) -> float:
@@ -86,7 +88,7 @@ class Problem:
     def row(self, params: Mapping[str, Value]) -> int | None:
         """Of a network that is in the table and within the budget."""
         row = self.table.rows.get("".join(str(params[name]) for name in self.names))
-        return None if row is None or self.table.cost[row] > self.budget else row
+        return row if row in self.usable else None
 
     def suggest(self, trial: Asked) -> dict[str, Value]:
         pairs = zip(self.names, self.table.choices, strict=True)

@@ -13,11 +13,11 @@ and judging until each first holds a fully trained network of the target accurac
     asha      Ray Tune's ASHA on validation accuracy after each epoch, over the same networks
 
 The target is the median over the seeds of the best accuracy that random search reaches after N full
-trainings. All see validation accuracy only. A strategy that does not reach the target within what
-random search may spend, N full trainings, counts with what it has spent, which favours it; such
-runs are marked. Ratios are geometric means over seeds, with bootstrap intervals over the seeds of
-both. The three others are favoured in one more way: they need not find cheap networks, as the
-default search does for its front. `at budget` need not either.
+trainings. All see validation accuracy only. A strategy that never reaches the target counts with
+what it has spent, and with no more than random search may spend, N full trainings, which favours
+it; such runs are marked. Ratios are geometric means over seeds, with bootstrap intervals over the
+seeds of both. The three others are favoured in one more way: they need not find cheap networks, as
+the default search does for its front. `at budget` need not either.
 
 What has run is kept in the folder, so the script can be stopped and started again.
 """

@@ -125,7 +125,7 @@ def test_it_runs_on_a_photo_with_the_search_s_own_preprocessing(
     Image.fromarray(pixels[..., :3]).save(tmp_path / "e.jpg", exif=turned)
     paths = [tmp_path / name for name in ("a.jpg", "b.png", "c.png", "d.png", "e.jpg")]
     expected: dict[int, Any] = {}
-    assert not decode(paths, expected.__setitem__, side=9, grey=True)
+    assert not decode(paths, expected.__setitem__, side=9, grey=True).reasons
     code = "import model\nfor p in {}: print(model.read_image(p).flatten().tolist())"
     lines = isolated(code.format([str(path) for path in paths]), out).splitlines()
     for number, line in enumerate(lines):

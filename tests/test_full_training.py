@@ -41,6 +41,7 @@ def reads(monkeypatch: pytest.MonkeyPatch, dataset: Dataset) -> list[str]:
         return dataset.validation if "untested" not in source else None
 
     monkeypatch.setattr(training_plan, "load_dataset", load)
+    monkeypatch.setattr(training_plan, "require_test", lambda *_, **__: None)
     monkeypatch.setattr(full_training, "load_test", load_test)
     return seen
 
@@ -190,6 +191,34 @@ def test_a_killed_training_goes_on_bit_for_bit(
     assert same(weights(killed.folder), weights(whole.folder))
     assert (result.validation, result.test) == (expected.validation, expected.test)
     assert [run.epochs for run in result.runs] == [run.epochs for run in expected.runs]
+
+
+@pytest.mark.parametrize(
+    ("tests", "said"),
+    [
+        (np.zeros((4, 8, 8, 3), np.uint8), "train and test differ in shape"),
+        (np.zeros((3, 8, 8), np.uint8), "do not fit together"),
+    ],
+)
+def test_test_images_that_do_not_fit_are_refused_before_anything_is_trained(
+    tmp_path: Path, architecture: Architecture, tests: Any, said: str
+) -> None:
+    labels = np.arange(60) % 3
+    images = np.zeros((60, 8, 8), np.uint8)
+    np.savez(
+        tmp_path / "x.npz",
+        allow_pickle=False,
+        images=images,
+        labels=labels,
+        test_images=tests,
+        test_labels=labels[:4],
+    )
+    (tmp_path / "a.json").write_text(architecture.to_json())
+    source = str(tmp_path / "x.npz")
+    options = TrainOptions(str(tmp_path / "a.json"), data=source, out=tmp_path / "t")
+    with pytest.raises(DataError, match=said):
+        plan_training(options)
+    assert not (tmp_path / "t").exists()
 
 
 def test_without_test_images_only_validation_is_reported(plan: Plan) -> None:

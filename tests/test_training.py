@@ -159,6 +159,45 @@ def test_not_a_number_ends_the_run(dataset: Dataset, architecture: Architecture)
         evaluate(run.network, images(dataset, dataset.validation))
 
 
+def test_not_a_number_ends_the_run_at_once(dataset: Dataset, architecture: Architecture) -> None:
+    run = training(dataset, architecture)
+    steps: list[int] = []
+
+    def spoil() -> None:
+        steps.append(run.done)
+        if run.done == 2:
+            next(run.network.parameters()).data.fill_(float("nan"))
+
+    run.on_step = spoil
+    with pytest.raises(NonFiniteError, match="loss is nan in epoch 1"):
+        run.epoch()
+    assert steps == [1, 2, 3]
+    assert run.per_epoch > 3
+
+
+def test_an_output_that_no_label_asks_for_has_to_be_finite(
+    dataset: Dataset, architecture: Architecture
+) -> None:
+    two = Split(dataset.train.images, dataset.train.labels % 2)
+    recipe = RECIPE.model_copy(update={"label_smoothing": 0.0})
+    run = Training(build(architecture), images(dataset, two), recipe, epochs=1, seed=0)
+    head = [m for m in run.network.modules() if isinstance(m, torch.nn.Linear)][-1]
+    assert head.bias is not None
+    head.bias.data[2] = float("-inf")
+    with pytest.raises(NonFiniteError, match="loss is nan"):
+        run.epoch()
+
+
+def test_statistics_measured_anew_have_to_be_finite(
+    dataset: Dataset, architecture: Architecture
+) -> None:
+    network = build(architecture)
+    with torch.no_grad():
+        next(network.parameters()).mul_(1e25)
+    with pytest.raises(NonFiniteError, match="running_var is not finite"):
+        recalibrate(network, images(dataset, dataset.train))
+
+
 class Surer(torch.nn.Module):
     """The same answers, given twice as surely."""
 

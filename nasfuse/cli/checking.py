@@ -42,7 +42,8 @@ def check(
 ) -> None:
     """Count images and classes, and list all that is wrong with them; exit code 3 if anything is.
 
-    Every image is decoded, and kept so for the search. With -q only what is wrong is said.
+    Every image is decoded, and kept so for a search of the default space. With -q only what is
+    wrong is said.
     """
     from dataclasses import asdict
 

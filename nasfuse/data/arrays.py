@@ -29,7 +29,7 @@ import re
 import sys
 import traceback
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def _called(source: str) -> Arrays:
         near = difflib.get_close_matches(name, dir(imported), 1)
         raise DataError(
             f"there is no function '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""),
-            where=str(imported.__file__),
+            where=str(getattr(imported, "__file__", module)),
             why=f"module {module} does not have it",
             fix=f"--data {module}:{near[0]}" if near else f"def {name}():   in that file",
         )
@@ -119,14 +119,23 @@ def _called(source: str) -> Arrays:
         raise _unusable(
             source, f"{source} returned no mapping", f"it returned a {type(found).__name__}"
         )
-    unknown = [name for name in found if name not in NAMES]
+    _check_names(source, list(found))
+    return found
+
+
+def _check_names(source: str, names: Sequence[str]) -> None:
+    """None that is not known, and would be passed over; of validation and test both or neither."""
+    unknown = [name for name in names if name not in NAMES]
     if unknown:
         raise _unusable(
-            source,
-            f"{source} returned '{unknown[0]}', which is not known",
-            f"the names are {', '.join(NAMES)}",
+            source, f"'{unknown[0]}' is not known here", f"the names are {', '.join(NAMES)}"
         )
-    return found
+    for part in ("validation", "test"):
+        pair = [f"{part}_images", f"{part}_labels"]
+        given = [name for name in pair if name in names]
+        if len(given) == 1:
+            missing = next(name for name in pair if name not in given)
+            raise _unusable(source, f"there are no '{missing}'", f"there are '{given[0]}'")
 
 
 @contextmanager
@@ -148,9 +157,12 @@ def _read(path: Path, wanted: set[str]) -> Arrays:
             missing = {"images", "labels"} & wanted - set(inside)
             if missing:
                 raise ValueError(f"it has no '{min(missing)}', only {', '.join(inside)}")
+            _check_names(str(path), list(inside))
             chosen = {name: inside[name] for name in NAMES if name in wanted and name in inside}
             _check_size(path, sum(info.file_size for info in chosen.values()))
             return {name: _array(archive, info) for name, info in chosen.items()}
+    except DataError:
+        raise
     except Exception as error:  # zipfile, its decompressors and numpy's parser have each their own
         raise DataError(
             "this file of arrays cannot be read",
@@ -219,20 +231,27 @@ def _images(source: str, arrays: Arrays, name: str) -> NDArray[np.uint8]:
 
 def _labels(source: str, arrays: Arrays) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Classes and labels: as `classes` names them, else those that occur, in their order."""
-    labels = np.asarray(_given(source, arrays, "labels"))
-    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-        raise _unusable(
-            source,
-            f"'labels' are {labels.dtype} of shape {labels.shape}",
-            "they must be numbers or names, one for each image",
-        )
-    named = arrays.get("classes")
-    found = [str(value) for value in (np.unique(labels) if named is None else np.asarray(named))]
+    labels = _words(source, arrays, "labels", "one for each image")
+    named = _words(source, arrays, "classes", "one for each class") if "classes" in arrays else None
+    found = [str(value) for value in (np.unique(labels) if named is None else named)]
     if len(found) > MAX_CLASSES or len(set(found)) < len(found):
         raise _unusable(
             source, "the classes are too many or not distinct", f"there are {len(found)}"
         )
     return tuple(found), _numbered(source, labels, found, by_name=named is None)
+
+
+def _words(source: str, arrays: Arrays, name: str, many: str) -> NDArray[Any]:
+    """Whole numbers or names, in a row."""
+    words = np.asarray(_given(source, arrays, name))
+    if words.ndim != 1 or words.dtype.kind not in "iuU":
+        raise _unusable(
+            source,
+            f"'{name}' are {words.dtype} of shape {words.shape}",
+            f"they must be whole numbers or names, {many}",
+            fix=f"{name} = np.array({name}).astype(str).ravel()   for names",
+        )
+    return words
 
 
 def _numbered(
@@ -256,7 +275,7 @@ def _numbered(
 def _part(source: str, arrays: Arrays, name: str, classes: tuple[str, ...]) -> Split:
     """validation_... or test_..., with labels as those of the training images."""
     images = _images(source, arrays, f"{name}_images")
-    labels = np.asarray(_given(source, arrays, f"{name}_labels"))
+    labels = _words(source, arrays, f"{name}_labels", "one for each image")
     numbered = _numbered(source, labels, list(classes), by_name="classes" not in arrays)
     part = Split(images, numbered)
     _check_length(source, part)

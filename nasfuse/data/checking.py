@@ -6,15 +6,15 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from nasfuse.data import folder
-from nasfuse.data.dataset import Split, assemble
-from nasfuse.data.decoding import sizes, unreadable
+from nasfuse.data.dataset import Split, assemble, check_test
+from nasfuse.data.decoding import looks, unreadable
 from nasfuse.data.load import is_folder, load_dataset, load_test
 from nasfuse.errors import DataError
 
@@ -80,11 +80,17 @@ def survey(source: str, *, side: int, seed: int = 0, skip_bad: int = 0) -> Surve
             return _survey_folder(source, side=side, seed=seed, skip_bad=skip_bad)
         dataset = load_dataset(source, side=side, seed=seed)
         parts = [_Part("train", dataset.train, []), _Part("validation", dataset.validation, [])]
-        test = load_test(source, side=side)
     except DataError as error:
         return Survey(source, findings=(_finding(error),))
-    parts += [] if test is None else [_Part("test", test, [])]
-    return _survey(Survey(source, dataset.classes, fingerprint=dataset.fingerprint), parts)
+    begun = Survey(source, dataset.classes, fingerprint=dataset.fingerprint)
+    try:
+        test = load_test(source, side=side)
+        if test is not None:
+            check_test(dataset, test)
+            parts.append(_Part("test", test, []))
+    except DataError as error:
+        begun = replace(begun, findings=(_finding(error),))
+    return _survey(begun, parts)
 
 
 def _survey_folder(source: str, *, side: int, seed: int, skip_bad: int) -> Survey:
@@ -101,11 +107,18 @@ def _survey_folder(source: str, *, side: int, seed: int, skip_bad: int) -> Surve
         tests = folder.read([layout.test], side=side, grey=parts[0].split.images.shape[1] == 1)
         parts.append(_Part("test", tests.splits[0], tests.paths[0]))
         bad |= tests.bad
-    findings = [*_bad(bad, parts, skip_bad), *_left_out(layout), *_sizes(parts)]
+    findings = [
+        *_bad(root, bad, parts, skip_bad),
+        *_left_out(layout),
+        *_unused(root, layout),
+        *_doubtful(parts),
+    ]
     fingerprint, classes = None, tuple(layout.train)
     try:
         whole = assemble(root.name, classes, train=parts[0].split, validation=parts[1].split)
         fingerprint = whole.fingerprint
+        if layout.test is not None:
+            check_test(whole, parts[2].split)
     except DataError as error:
         findings.append(_finding(error))
     reasons = {str(path): reason for path, reason in sorted(bad.items())}
@@ -142,9 +155,11 @@ def _finding(error: DataError) -> Finding:
     return Finding("error", error.what, error.where, error.why, error.fix)
 
 
-def _bad(bad: dict[Path, str], parts: Sequence[_Part], skip_bad: int) -> Iterator[Finding]:
+def _bad(
+    root: Path, bad: dict[Path, str], parts: Sequence[_Part], skip_bad: int
+) -> Iterator[Finding]:
     if bad:
-        error = _finding(unreadable(bad, len(bad) + sum(len(part.paths) for part in parts)))
+        error = _finding(unreadable(root, bad, len(bad) + sum(len(part.paths) for part in parts)))
         yield error if len(bad) > skip_bad else error._replace(level="warning")
 
 
@@ -173,13 +188,52 @@ def _left_out(layout: folder.Layout) -> Iterator[Finding]:
         )
 
 
-def _sizes(parts: Sequence[_Part]) -> Iterator[Finding]:
+def _unused(root: Path, layout: folder.Layout) -> Iterator[Finding]:
+    """What lies where classes or splits do and is in none; and splits that count as a class."""
+    parts = [layout.train, layout.validation or {}, layout.test or {}]
+    classes = {paths[0].parent for part in parts for paths in part.values()}
+    used = classes | {parent.parent for parent in classes} | {root}
+    levels = used - classes
+    entries = [entry for level in sorted(levels) for entry in folder.entries(level)]
+    unused = [
+        entry
+        for entry in entries
+        if entry not in used and (entry.is_dir() or entry.suffix.lower() in folder.SUFFIXES)
+    ]
+    if unused:
+        yield Finding(
+            "warning",
+            f"folders and images that belong to no class: {len(unused)}",
+            str(unused[0]),
+            "they are not looked at; images lie in a folder that has their class's name",
+        )
+    splits = {"train", "test", *folder.VALIDATION_NAMES}
+    for name in [name for name in layout.train if name.casefold() in splits]:
+        yield Finding(
+            "warning",
+            f"'{name}' counts as a class",
+            str(root / name),
+            "as a split it would hold a folder for each class",
+        )
+
+
+def _doubtful(parts: Sequence[_Part]) -> Iterator[Finding]:
+    """Images of which less is seen than their owner may think."""
     paths = [path for part in parts for path in part.paths]
-    known = [(path, size) for path, size in zip(paths, sizes(paths), strict=True) if size]
+    found = [(path, look) for path, look in zip(paths, looks(paths), strict=True) if look]
+    known = [(path, look.size) for path, look in found]
     tiny = [(path, size) for path, size in known if min(size) < TINY]
     huge = [(path, size) for path, size in known if size[0] * size[1] > HUGE]
     long = [(path, size) for path, size in known if max(size) > LONG * min(size)]
+    moving = [(path, look.size) for path, look in found if look.moves]
+    shallow = [(path, look.size) for path, look in found if look.shallow]
     for cases, what, why in (
+        (moving, "moving pictures", "only their first frame is used"),
+        (
+            shallow,
+            "16-bit images without a value above 4095",
+            "they are nearly black, for the upper 8 bits are used; multiply 12-bit values by 16",
+        ),
         (tiny, f"images smaller than {TINY} pixels", "they are enlarged and show little"),
         (
             huge,

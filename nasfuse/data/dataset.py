@@ -98,13 +98,32 @@ def check(dataset: Dataset) -> None:
         )
     for name, split in (("train", dataset.train), ("validation", dataset.validation)):
         _check_shapes(dataset, name, split)
-        _check_labels(dataset, name, split)
+        _check_range(dataset, name, split)
+        _check_every_class(dataset, name, split)
     shapes = [split.images.shape[1:] for split in (dataset.train, dataset.validation)]
     if shapes[0] != shapes[1]:
         raise _unusable(
             dataset,
             "images of train and validation differ in shape",
             f"(channels, height, width) is {shapes[0]} in train and {shapes[1]} in validation",
+        )
+
+
+def check_test(dataset: Dataset, test: Split) -> None:
+    """Raises DataError where networks trained on the dataset could not be tested on these images.
+
+    For before a training: nothing is learnt of them but their shapes and that labels are classes.
+    """
+    _check_shapes(dataset, "test", test)
+    _check_range(dataset, "test", test)
+    if not len(test):
+        raise _unusable(dataset, "there are no test images", "0 are left in the test split")
+    shapes = dataset.train.images.shape[1:], test.images.shape[1:]
+    if shapes[0] != shapes[1]:
+        raise _unusable(
+            dataset,
+            "images of train and test differ in shape",
+            f"(channels, height, width) is {shapes[0]} in train and {shapes[1]} in test",
         )
 
 
@@ -119,7 +138,7 @@ def _check_shapes(dataset: Dataset, name: str, split: Split) -> None:
         )
 
 
-def _check_labels(dataset: Dataset, name: str, split: Split) -> None:
+def _check_range(dataset: Dataset, name: str, split: Split) -> None:
     count = len(dataset.classes)
     outside = split.labels[(split.labels < 0) | (split.labels >= count)]
     if len(outside):
@@ -128,6 +147,10 @@ def _check_labels(dataset: Dataset, name: str, split: Split) -> None:
             f"{len(outside)} labels of {name} are out of range",
             f"the first is {outside[0]}; {count} classes have labels 0 to {count - 1}",
         )
+
+
+def _check_every_class(dataset: Dataset, name: str, split: Split) -> None:
+    count = len(dataset.classes)
     empty = np.flatnonzero(np.bincount(split.labels, minlength=count) == 0)
     if len(empty):
         names = ", ".join(dataset.classes[label] for label in empty[:3])

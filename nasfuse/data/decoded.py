@@ -59,7 +59,7 @@ def decoded(paths: Sequence[Path], *, side: int, grey: bool | None = None) -> De
     except StorageError as error:
         _log.warning("decoded images are not kept for the next time: %s", error.why)
     images = np.empty((len(paths), *shape), np.uint8)
-    bad = decode(paths, images.__setitem__, side=side, grey=channels == 1)
+    bad = decode(paths, images.__setitem__, side=side, grey=channels == 1).reasons
     return Decoded(np.delete(images, list(bad), axis=0) if bad else images, bad, None)
 
 
@@ -89,7 +89,8 @@ def _cached(place: Path, files: int, side: int) -> Decoded | None:
         shape = (files - len(bad), int(note["channels"]), side, side)
         if place.stat().st_size != int(np.prod(shape)):
             return None
-        os.utime(place)  # it was used
+        with suppress(OSError):  # it was used; another user's may be read only
+            os.utime(place)
         return _mapped(place, shape, bad)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -111,14 +112,15 @@ def _kept(place: Path, paths: Sequence[Path], shape: tuple[int, int, int]) -> De
             if os.pwrite(disk, image.tobytes(), index * size) != size:
                 raise OSError(errno.ENOSPC, "the disk took a part of an image only")
 
-        bad = decode(paths, put, side=shape[1], grey=shape[0] == 1)
+        bad, passing = decode(paths, put, side=shape[1], grey=shape[0] == 1)
         good = [index for index in range(len(paths)) if index not in bad]
         for target, index in enumerate(good):
             if target != index:
                 os.pwrite(disk, os.pread(disk, size, index * size), target * size)
         os.truncate(disk, len(good) * size)
     note = {"channels": shape[0], "bad": {str(index): reason for index, reason in bad.items()}}
-    write_text(place.with_suffix(".json"), json.dumps(note))
+    if not passing:  # without a note they are decoded again the next time
+        write_text(place.with_suffix(".json"), json.dumps(note))
     found = _mapped(place, (len(good), *shape), bad)
     _make_room(place.parent, keep=place)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ MAX_PIXELS = 50_000_000
 # Pillow would also open what runs other programs (EPS), whatever the name ends in
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _DEEP = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_TWELVE_BITS = 1 << 12
 _GREY = _DEEP | {"1", "L", "LA"}
 # how files begin that are often found under an image's name
 _OTHER = {
@@ -59,23 +61,36 @@ _DAMAGE = (
 Put = Callable[[int, NDArray[np.uint8]], None]
 
 
-def decode(paths: Sequence[Path], put: Put, *, side: int, grey: bool) -> dict[int, str]:
+class Failures(NamedTuple):
+    """Why images cannot be decoded, by their place, and whether one might be another time."""
+
+    reasons: dict[int, str]
+    passing: bool
+
+
+def decode(paths: Sequence[Path], put: Put, *, side: int, grey: bool) -> Failures:
     """Hand each image, (1 if grey else 3, side, side), to `put` with its place among the paths.
 
-    Of moving pictures the first frame. Returns why images at other places cannot be decoded; what
-    `put` raises is raised.
+    Of moving pictures the first frame. What `put` raises is raised.
     """
 
-    def one(index: int) -> tuple[int, str] | None:
+    def one(index: int) -> tuple[int, Exception] | None:
         try:
             pixels = _decode_one(paths[index], side=side, grey=grey)
         except _DAMAGE as error:
-            return index, _reason(paths[index], error)
+            return index, error
         put(index, pixels)
         return None
 
     with _bombs_are_errors():
-        return dict(filter(None, in_parallel(one, range(len(paths)), doing="decoding")))
+        failed = dict(filter(None, in_parallel(one, range(len(paths)), doing="decoding")))
+    reasons = {index: _reason(paths[index], error) for index, error in failed.items()}
+    return Failures(reasons, any(map(_passes, failed.values())))
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it is of the system, as of a disk on a network, and not of the file."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.EACCES)
 
 
 def all_grey(paths: Iterable[Path]) -> bool:
@@ -92,18 +107,27 @@ def all_grey(paths: Iterable[Path]) -> bool:
         return all(map(grey, paths))  # up to the first in colours, which mostly is the first
 
 
-def sizes(paths: Sequence[Path]) -> list[tuple[int, int] | None]:
-    """Width and height of each image by its header; None where there is no such header."""
+class Looks(NamedTuple):
+    """Of an image: width and height, whether it moves, and whether 16 bits hold 12 at most."""
 
-    def size(path: Path) -> tuple[int, int] | None:
+    size: tuple[int, int]
+    moves: bool
+    shallow: bool
+
+
+def looks(paths: Sequence[Path]) -> list[Looks | None]:
+    """What headers say, and of 16-bit images the pixels; None where there is no such header."""
+
+    def look(path: Path) -> Looks | None:
         try:
             with _opened(path) as image:
-                return image.size
+                shallow = image.mode in _DEEP and bool(np.asarray(image).max() < _TWELVE_BITS)
+                return Looks(image.size, bool(getattr(image, "is_animated", False)), shallow)
         except _DAMAGE:
             return None
 
     with _bombs_are_errors():
-        return in_parallel(size, paths)
+        return in_parallel(look, paths)
 
 
 def in_parallel(function: Callable[[T], R], items: Sequence[T], *, doing: str = "") -> list[R]:
@@ -160,6 +184,8 @@ def _plain(image: Image.Image) -> Image.Image:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 0xFFFF:
             raise ValueError(f"values from {values.min()} to {values.max()} are not 16-bit")
+        if "transparency" in image.info:
+            raise ValueError("it is 16-bit grey with a transparent colour")
         return Image.fromarray((values // 256).astype(np.uint8))
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
@@ -181,15 +207,16 @@ def _reason(path: Path, error: Exception) -> str:
     return text or str(error) or type(error).__name__
 
 
-def unreadable(failed: Mapping[Path, str], total: int) -> DataError:
-    """One error for all files that cannot be decoded, with the reasons of the first."""
+def unreadable(root: Path, failed: Mapping[Path, str], total: int) -> DataError:
+    """One error for all files below a folder that cannot be decoded; the first with reasons."""
     failed = dict(sorted(failed.items()))
     shown = [f"{path}: {reason}" for path, reason in list(failed.items())[:3]]
     names = " ".join(shlex.quote(str(path)) for path in list(failed)[:20])
+    beside = shlex.quote(str(root.resolve().with_name("unreadable")))  # inside it were a class
     return DataError(
         f"{len(failed)} of {total} images cannot be read",
         where=os.path.commonpath([path.parent for path in failed]),
         why="; ".join(shown) + ("; ..." if len(failed) > 3 else ""),
         fix=f"--skip-bad {len(failed)}   leaves them out; or "
-        f"mkdir -p unreadable && mv -n {names} unreadable/",
+        f"mkdir -p {beside} && mv -n {names} {beside}/",
     )

@@ -8,10 +8,12 @@ without `val/` is divided so too, and `test/` may lie beside the classes' folder
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +58,7 @@ def load(root: Path, *, side: int, seed: int, skip_bad: int = 0) -> Dataset:
     """
     train, validation = divided(scan(root), seed)
     found = read([train, validation], side=side)
-    _check_bad(found, skip_bad)
+    _check_bad(root, found, skip_bad)
     train_split, validation_split = found.splits
     return assemble(
         root.resolve().name, tuple(train), train=train_split, validation=validation_split
@@ -73,7 +75,7 @@ def load_test(root: Path, *, side: int, skip_bad: int = 0) -> Split | None:
         return None
     grey = all_grey([*flat(layout.train), *flat(layout.validation or {})])
     found = read([layout.test], side=side, grey=grey)
-    _check_bad(found, skip_bad)
+    _check_bad(root, found, skip_bad)
     return found.splits[0]
 
 
@@ -107,10 +109,10 @@ def read(parts: Sequence[Files], *, side: int, grey: bool | None = None) -> Foun
     return found
 
 
-def _check_bad(found: Found, skip_bad: int) -> None:
+def _check_bad(root: Path, found: Found, skip_bad: int) -> None:
     total = len(found.bad) + sum(map(len, found.paths))
     if len(found.bad) > skip_bad:
-        raise unreadable(found.bad, total)
+        raise unreadable(root, found.bad, total)
     if found.bad:
         _log.warning("%d of %d images cannot be read and are left out", len(found.bad), total)
 
@@ -150,6 +152,22 @@ def _hold_out(files: Files, seed: int) -> tuple[Files, Files]:
     )
 
 
+@contextmanager
+def permitted() -> Iterator[None]:
+    """Missing rights to look at a file or folder raise DataError."""
+    try:
+        yield
+    except PermissionError as error:
+        path = Path(str(error.filename))
+        raise DataError(
+            "this cannot be read",
+            where=str(path),
+            why=str(error.strerror),
+            fix=f"chmod -R u+rX {_quoted(path.parent)}",
+        ) from error
+
+
+@permitted()
 def scan(root: Path) -> Layout:
     """The files of each split and class, with every check that needs no decoding."""
     _check_folder(root)
@@ -200,6 +218,8 @@ def _classes(parent: Path, folders: list[Path]) -> Files:
             if folders and subfolders(folders[0])
             else f"mkdir {_quoted(parent / 'another_class')}   and put its images there",
         )
+    for folder in folders:
+        require_text(folder)
     files = {folder.name: _images(folder) for folder in folders}
     empty = [folder for folder in folders if not files[folder.name]]
     if empty:
@@ -212,6 +232,21 @@ def _classes(parent: Path, folders: list[Path]) -> Files:
     return files
 
 
+def require_text(path: Path) -> None:
+    """Raises DataError for a name that is no text: neither a study nor an export could keep it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise DataError(
+            "the name of a folder or file is not UTF-8",
+            where=shown,
+            why="it was probably made on a system with another encoding, as in an old zip archive",
+            fix=f"convmv -r -f latin1 -t utf8 --notest {shlex.quote(os.path.dirname(shown) or '.')}"
+            "   or give it another name",
+        ) from None
+
+
 def _check_same(train: Files, other: Files | None) -> None:
     """Names in one split only; a test/ that does not fit must show before the search, not after."""
     if other is None or set(train) == set(other):
@@ -219,6 +254,16 @@ def _check_same(train: Files, other: Files | None) -> None:
     alone = sorted(set(train) ^ set(other))
     here, there = (train, other) if alone[0] in train else (other, train)
     folder = here[alone[0]][0].parent
+    twins = [name for name in alone if name in there and name.casefold() == alone[0].casefold()]
+    if twins:
+        twin = there[twins[0]][0].parent
+        raise DataError(
+            f"a class's names in two splits differ in case: '{alone[0]}' and '{twins[0]}'",
+            where=str(twin),
+            why=f"{folder} and {twin} would be two classes, each in one split only",
+            fix=f"mv {_quoted(twin)} {_quoted(twin.with_name('renaming'))} && "
+            f"mv {_quoted(twin.with_name('renaming'))} {_quoted(twin.with_name(alone[0]))}",
+        )
     missing = next(iter(there.values()))[0].parent.with_name(alone[0])
     raise DataError(
         f"{len(alone)} classes are in one split only: {', '.join(alone[:3])}",

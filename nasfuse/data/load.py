@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from nasfuse.data import arrays, cifar, digits, fashion_mnist, folder
-from nasfuse.data.dataset import Dataset, Split, assemble
+from nasfuse.data.dataset import Dataset, Split, assemble, check_test
 from nasfuse.errors import DataError
 from nasfuse.names import nearest
 
@@ -29,7 +29,7 @@ def load_dataset(source: str, *, side: int, seed: int = 0, skip_bad: int = 0) ->
     if arrays.is_function(source):
         return arrays.load(source, seed=seed)
     path = _existing(source)
-    if path.suffix == ".npz" and path.is_file():
+    if _holds_arrays(path):
         return arrays.load(str(path), seed=seed)
     if name := cifar.archive_name(path):
         return cifar.load(name, path)
@@ -47,11 +47,22 @@ def load_test(source: str, *, side: int, skip_bad: int = 0) -> Split | None:
     if arrays.is_function(source):
         return arrays.load_test(source)
     path = _existing(source)
-    if path.suffix == ".npz" and path.is_file():
+    if _holds_arrays(path):
         return arrays.load_test(str(path))
     if name := cifar.archive_name(path):
         return cifar.load_test(name, path)
     return folder.load_test(path, side=side, skip_bad=skip_bad)
+
+
+def require_test(source: str, dataset: Dataset, *, side: int, skip_bad: int = 0) -> None:
+    """Whether networks trained on a dataset can be tested on its test images, where it has some.
+
+    Raises DataError as `load_test` does, and for images or labels that do not fit.
+    """
+    if source not in _NAMED:  # those are known to
+        test = load_test(source, side=side, skip_bad=skip_bad)
+        if test is not None:
+            check_test(dataset, test)
 
 
 def is_folder(source: str) -> bool:
@@ -71,8 +82,14 @@ def absolute(source: str) -> str:
     return str(Path(source).expanduser().resolve())
 
 
+def _holds_arrays(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and path.is_file()
+
+
+@folder.permitted()
 def _existing(source: str) -> Path:
     path = Path(source).expanduser()
+    folder.require_text(path.absolute())
     if path.exists():
         return path
     near = nearest(source, _NAMED)

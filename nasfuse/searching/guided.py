@@ -54,7 +54,7 @@ class GuidedSampler(MemberSampler):
     """Of mutants of the best and random members the one of the largest expected improvement.
 
     For a front, how much a proposal may cost is drawn first: all of the budget, or less. Then
-    it is compared with members of similar or lower cost.
+    it is compared with members of similar or lower cost, as it was told.
     """
 
     def __init__(self, domain: Domain, seed: int) -> None:
@@ -62,6 +62,7 @@ class GuidedSampler(MemberSampler):
         self._encoder = Encoder(self.ranges)
         self._weights, self._fitted = Weights({}), 0
         self._random: list[Genes] = []
+        self._unit = 1.0  # what is told for each unit of the domain's estimate of a cost
 
     def choose(self, trials: Sequence[FrozenTrial], *, directions: int) -> Genes:
         told = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -69,8 +70,11 @@ class GuidedSampler(MemberSampler):
             return self._first(front=directions > 1)
         margin = MARGIN if directions > 1 else _margin(told)
         told = self._some(told)
+        if directions > 1:
+            self._unit = _unit(told, self.domain)
         pending = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        members = [self._member(trial.params) for trial in (*told, *pending)]
+        members = [Member(t.params, t.values[1]) for t in told] if directions > 1 else []
+        members += [self._member(trial.params) for trial in (*told, *pending)[len(members) :]]
         values = np.array([trial.values[0] for trial in told])
         costs = np.array([member.cost for member in members[: len(told)]])
         values = transformed(values) if directions == 1 else beside_trend(values, costs)
@@ -89,7 +93,7 @@ class GuidedSampler(MemberSampler):
         return max(drawn, key=lambda member: (self.allowed(member), self.domain.cost(member)))
 
     def _member(self, params: Genes) -> Member:
-        return Member(params, self.domain.cost(params))
+        return Member(params, self.domain.cost(params) * self._unit)
 
     def _target(self, members: Sequence[Member], *, front: bool) -> tuple[Genes, float]:
         """What sets a proposal's cost where there is such a parameter, and that cost."""
@@ -105,7 +109,7 @@ class GuidedSampler(MemberSampler):
         assert isinstance(range_, FloatDistribution)
         share = range_.high if whole else range_.low * (range_.high / range_.low) ** part
         given = {self.domain.share: min(range_.high, max(range_.low, share))}
-        return given, self.domain.cost(given)
+        return given, self.domain.cost(given) * self._unit
 
     def _best(self, known: Known, given: Genes, level: float, *, margin: float) -> Genes | None:
         """The candidate of the largest expected improvement, sought in rounds of mutation."""
@@ -174,6 +178,14 @@ class GuidedSampler(MemberSampler):
         for trial in self.random.sample(others, OBSERVED - len(chosen)):
             chosen[trial.number] = trial
         return [chosen[number] for number in sorted(chosen)]
+
+
+def _unit(told: Sequence[FrozenTrial], domain: Domain) -> float:
+    """The told cost of a member for each unit of its estimate: 1 where both are of one kind.
+
+    It is not where a front is of parameters or latency, and the estimate one of MACs.
+    """
+    return float(np.median([trial.values[1] / domain.cost(trial.params) for trial in told]))
 
 
 def _margin(told: Sequence[FrozenTrial]) -> float:

@@ -23,9 +23,9 @@ KEEP = 8  # after a complete run the best one in KEEP goes on to the next rung
 RESUME = 3  # of paused runs the best one in RESUME goes on, the first of a band at once
 
 
-def band(macs: int, budget: int) -> int:
-    """How many times the cost has to be doubled to pass the budget: 0 for its upper half."""
-    return math.floor(math.log2(budget / macs))
+def band(cost: float, most: float) -> int:
+    """How many times a cost has to be doubled to pass the most: 0 for its upper half."""
+    return math.floor(math.log2(most / cost))
 
 
 def standing(result: Result, recipe: Recipe) -> tuple[float, float, float, int]:
@@ -50,7 +50,9 @@ class Bands:
         for result in results[self._taken :]:
             if result.status == "complete" and not result.repeat:
                 groups = self.grouped.setdefault(result.rung, {})
-                group = groups.setdefault(band(result.macs, self.budget), [])
+                # where the front is not one of MACs, anything can be the most
+                most = self.budget if result.objective == "macs" else 1.0
+                group = groups.setdefault(band(result.cost, most), [])
                 insort(group, result, key=lambda one: standing(one, self.recipe))
                 if result.is_reference:
                     self.references.setdefault(result.rung, []).append(result)

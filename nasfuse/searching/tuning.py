@@ -87,11 +87,12 @@ class JobSearcher(Searcher):  # type: ignore[misc]
             return
         self._note(result or {})
         try:
-            self.schedule.keep()
             if result and "refused" in result:
                 raise _refusal(result["refused"])
             if result and "result" in result:
-                self._finish(Result.model_validate_json(result["result"]))
+                found = Result.model_validate_json(result["result"])
+                # a worker that outlived another search may have had it under another number
+                self._finish(found.model_copy(update={"number": job.number, "origin": job.origin}))
             elif error:
                 cause = cause_of_death(self.task, job, killed)
                 self._finish(record(self.task, job, {"seconds": 0.0}, cause=cause))
@@ -114,6 +115,7 @@ class JobSearcher(Searcher):  # type: ignore[misc]
                 why="its Ray node writes to another disk",
                 fix="--studies FOLDER   on a disk that all nodes of the cluster share",
             )
+        self.schedule.keep()
         self.progress.study.record(result)
         self.progress.results.append(result)
         self.schedule.take(result)

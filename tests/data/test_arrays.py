@@ -117,11 +117,25 @@ def test_channels_keep_their_place(tmp_path: Path) -> None:
         ({"labels": np.zeros(40, np.int64)}, "1 classes"),
         ({"labels": np.arange(40)}, "no image in train"),
         ({"validation_images": np.zeros((4, 9, 9), np.uint8)}, "no 'validation_labels'"),
+        ({"validation_labels": np.arange(4) % 2}, "no 'validation_images'"),
+        ({"test_labels": np.arange(4) % 2}, "no 'test_images'"),
+        ({"val_images": np.zeros((4, 8, 8), np.uint8)}, "'val_images' is not known"),
+        ({"classes": [b"a", b"b"]}, "'classes' are |S1 of shape"),
+        ({"classes": [["a"], ["b"]]}, "'classes' are <U1 of shape"),
+        ({"classes": "ab"}, "'classes' are <U2 of shape"),
+        (
+            {
+                "classes": ["a", "b"],
+                "validation_images": np.zeros((4, 8, 8), np.uint8),
+                "validation_labels": [0.9, 1.7, 0.2, 1.2],
+            },
+            "'validation_labels' are float64",
+        ),
         ({"labels": np.array([None, 1] * 20, object)}, "cannot be read"),
     ],
 )
 def test_unusable_arrays(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=re.escape(said)) as caught:
         load(tmp_path, **some(40) | changes)
     assert caught.value.why
     assert caught.value.fix
@@ -233,7 +247,7 @@ def more():
     return good() | {"label": 1}
 
 def none():
-    return {name: array[:0] for name, array in good().items()}
+    return good() | {"images": np.zeros((0, 8, 8), np.uint8)}
 """
 
 
@@ -267,7 +281,7 @@ def test_a_function(module: str) -> None:
         ("absent", "there is no function 'absent'\n", "does not have it"),
         ("crush", "did you mean 'crash'", "does not have it"),
         ("pair", "returned no mapping", "tuple"),
-        ("more", "returned 'label'", "the names are images"),
+        ("more", "'label' is not known", "the names are images"),
         ("none", "'images' are empty", "(0, 8, 8)"),
     ],
 )
@@ -284,6 +298,17 @@ def test_no_such_module(module: str) -> None:
     with pytest.raises(DataError, match="failed") as caught:
         load_dataset("no_such_module_at_all:make", side=8)
     assert "ModuleNotFoundError" in caught.value.why
+
+
+def test_a_module_without_a_file() -> None:
+    with pytest.raises(DataError, match="there is no function 'foo'"):
+        load_dataset("sys:foo", side=8)
+
+
+def test_an_ending_in_capitals(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **some(40))
+    (tmp_path / "x.npz").rename(tmp_path / "X.NPZ")
+    assert len(load_dataset(str(tmp_path / "X.NPZ"), side=8).train) == 32
 
 
 @pytest.mark.parametrize("source", ["a", "a:", ":b", "a/b:c", "C:\\x", "a:b c", "a:b()", "a-b:c"])

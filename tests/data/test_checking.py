@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from nasfuse.data.checking import Survey, survey
+from nasfuse.data.load import load_test
 from nasfuse.errors import DataError
 
 SIDE = 32
@@ -85,6 +86,17 @@ def grow(root: Path) -> None:
         save(root / f"train/b/more{number}.png", seed=1000 + number)
 
 
+def move(root: Path) -> None:
+    generator = np.random.default_rng(99)
+    frames = [Image.fromarray(generator.integers(0, 255, (24, 20), np.uint8)) for _ in range(2)]
+    frames[0].save(root / "train/a/x.gif", save_all=True, append_images=frames[1:])
+
+
+def shallow(root: Path) -> None:
+    values = np.random.default_rng(9).integers(0, 4096, (24, 20), np.uint16)
+    Image.fromarray(values).save(root / "train/a/x.png")
+
+
 ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda root: half(root / "train/a/3.png"), "1 of 48 images cannot be read"),
     "web page": (lambda r: (r / "val/b/1.png").write_text("<html>no</html>"), "a web page"),
@@ -129,6 +141,17 @@ WARNINGS: dict[str, tuple[Callable[[Path], object], str]] = {
     "nested": (lambda r: save(r / "train/a/in/x.png", seed=9), "are not looked into"),
     "copy": (copy("train/a/3.png", "train/a/copy.png"), "the same image several times: 1"),
     "imbalance": (grow, "class 'b' has 22 times as many images as 'a'"),
+    "moving": (move, "moving pictures: 1"),
+    "shallow": (shallow, "16-bit images without a value above 4095: 1"),
+    "beside the classes": (
+        lambda r: save(r / "train/x.png", seed=9),
+        "folders and images that belong to no class: 1",
+    ),
+    "beside the splits": (
+        lambda r: save(r / "extra/a/x.png", seed=9),
+        "folders and images that belong to no class: 1",
+    ),
+    "flat test": (lambda r: save(r / "test/x.png", seed=9), "that belong to no class: 1"),
     "few": (thin, "fewer than 10 images"),
 }
 
@@ -140,6 +163,18 @@ def test_a_warning_is_found_once(photos: Path, plant: Callable[[Path], object], 
     assert [finding.level for finding in found.findings] == ["warning"]
     assert said in found.findings[0].what
     assert found.usable
+
+
+def test_a_split_that_counts_as_a_class_is_told(photos: Path) -> None:
+    """Two classes and a test/ of images without classes, as competitions have it."""
+    root = photos / "train"
+    for number in range(60):
+        save(root / f"test/{number}.png", seed=5000 + number)
+        for name in "ab":
+            save(root / f"{name}/{number}.png", seed=7000 + 100 * "ab".index(name) + number)
+    found = check(root)
+    assert found.classes == ("a", "b", "test")
+    assert [finding.what for finding in found.findings] == ["'test' counts as a class"]
 
 
 def test_unreadable_files_are_listed_and_may_be_allowed(photos: Path) -> None:
@@ -177,6 +212,11 @@ def test_arrays_are_checked_too(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", allow_pickle=False, images=images, labels=labels, **test)
     found = check(tmp_path / "x.npz")
     assert [finding.what for finding in found.findings] == ["the same image in several splits: 1"]
+    test = {"test_images": images[:4], "test_labels": np.array([0, 1, -1, 1])}
+    np.savez(tmp_path / "x.npz", allow_pickle=False, images=images, labels=labels, **test)
+    with pytest.raises(DataError, match="no class: -1"):
+        load_test(str(tmp_path / "x.npz"), side=8)
+    assert "no class: -1" in check(tmp_path / "x.npz").findings[0].what
     np.savez(tmp_path / "x.npz", images=images)
     assert "no 'labels'" in check(tmp_path / "x.npz").findings[0].why
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import subprocess
@@ -46,7 +47,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     decode = decoding.decode
 
-    def counting(paths: list[Path], *arguments: object, **options: object) -> dict[int, str]:
+    def counting(paths: list[Path], *arguments: object, **options: object) -> decoding.Failures:
         counts.append(len(paths))
         return decode(paths, *arguments, **options)  # type: ignore[arg-type]
 
@@ -64,6 +65,35 @@ def test_once_and_then_from_the_cache(paths: list[Path], cache: Path, counted: l
         assert file is not None
     assert counted == [10]
     assert kept(cache) == [".json", ".pixels"]
+
+
+def test_what_the_disk_failed_at_is_tried_again(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = decoding._opened
+
+    def failing(path: Path) -> Image.Image:
+        if path == paths[0]:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "_opened", failing)
+        assert list(decoded(paths, side=4, grey=True).bad) == [0, 2]
+    assert list(decoded(paths, side=4, grey=True).bad) == [2]
+
+
+def test_a_cache_that_may_only_be_read_is_used(
+    paths: list[Path], counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded(paths, side=4)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert decoded(paths, side=4).file is not None
+    assert counted == [10]
 
 
 def test_found_by_content_and_order(paths: list[Path], counted: list[int]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from nasfuse.data.decoding import all_grey, decode, sizes, unreadable
+from nasfuse.data.decoding import Looks, all_grey, decode, looks, unreadable
 from nasfuse.errors import DataError
 
 SIDE = 8
@@ -22,9 +22,10 @@ def read(*paths: Path) -> NDArray[np.uint8]:
     """Their pixels, in memory; raises as a folder does."""
     grey = all_grey(paths)
     pixels = np.empty((len(paths), 1 if grey else 3, SIDE, SIDE), np.uint8)
-    bad = decode(paths, pixels.__setitem__, side=SIDE, grey=grey)
+    bad, _ = decode(paths, pixels.__setitem__, side=SIDE, grey=grey)
     if bad:
-        raise unreadable({paths[index]: reason for index, reason in bad.items()}, len(paths))
+        failed = {paths[index]: reason for index, reason in bad.items()}
+        raise unreadable(paths[0].parent, failed, len(paths))
     return pixels
 
 
@@ -187,10 +188,36 @@ def test_truncated_images_are_never_filled_up() -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 
 
-def test_sizes_of_what_has_a_header(tmp_path: Path) -> None:
+def test_looks_of_what_has_a_header(tmp_path: Path) -> None:
     Image.new("L", (9, 5)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"text")
-    assert sizes([tmp_path / "a.png", tmp_path / "b.png"]) == [(9, 5), None]
+    frames = [Image.new("L", (9, 5), grey) for grey in (0, 255)]
+    frames[0].save(tmp_path / "c.gif", save_all=True, append_images=frames[1:])
+    for name, most in (("d", 4095), ("e", 4096)):
+        values = np.linspace(0, most, 45).round().astype(np.uint16).reshape(5, 9)
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    names = ("a.png", "b.png", "c.gif", "d.png", "e.png")
+    assert looks([tmp_path / name for name in names]) == [
+        Looks((9, 5), moves=False, shallow=False),
+        None,
+        Looks((9, 5), moves=True, shallow=False),
+        Looks((9, 5), moves=False, shallow=True),
+        Looks((9, 5), moves=False, shallow=False),
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_of_moving_pictures_the_first_frame(tmp_path: Path, name: str) -> None:
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("white", "black", "black")]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+    assert middle(tmp_path / name) == [255, 255, 255]
+
+
+def test_deep_grey_with_a_transparent_colour_is_refused(tmp_path: Path) -> None:
+    values = np.full((9, 9), 40_000, np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=40_000)
+    with pytest.raises(DataError, match="16-bit grey with a transparent colour"):
+        read(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

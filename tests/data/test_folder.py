@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,6 +228,70 @@ def test_nothing_is_left_of_a_class(tmp_path: Path) -> None:
     spoil(tmp_path, "train/b/0.png", "train/b/1.png")
     with pytest.raises(DataError, match="1 of 2 classes have no image in train"):
         load_dataset(str(tmp_path), side=SIDE, skip_bad=2)
+
+
+def test_names_in_two_splits_that_differ_in_case(tmp_path: Path) -> None:
+    fill(tmp_path, "train/Cat", "train/dog", "val/cat", "val/dog")
+    with pytest.raises(DataError, match="differ in case: 'Cat' and 'cat'") as caught:
+        load(tmp_path)
+    subprocess.run(caught.value.fix, shell=True, check=True)
+    assert load(tmp_path).classes == ("Cat", "dog")
+
+
+def test_what_cannot_be_read_is_moved_out_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "photos"
+    fill(root, "a", "b", count=10)
+    spoil(root, "a/0.png")
+    monkeypatch.chdir(root)
+    with pytest.raises(DataError, match="1 of 20 images") as caught:
+        load(Path())
+    subprocess.run(caught.value.fix.split("or ")[1], shell=True, check=True)
+    assert load(Path()).classes == ("a", "b")
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    fill(tmp_path / "photos", "a", "b")
+    strange = os.fsencode(tmp_path / "photos") + b"/caf\xe9"
+    os.rename(tmp_path / "photos" / "a", strange)
+    for root in (tmp_path / "photos", Path(os.fsdecode(strange))):
+        with pytest.raises(DataError, match="is not UTF-8") as caught:
+            load_dataset(str(root), side=SIDE)
+        assert caught.value.where.endswith("caf\\xe9")
+
+
+@pytest.fixture
+def photos() -> Iterator[Path]:
+    """A folder that other users may enter, as those of pytest may not be."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="needs another user")
+@pytest.mark.parametrize("mode", [0o644, 0o000])
+def test_missing_rights_are_of_the_data(photos: Path, mode: int) -> None:
+    """As another user: nothing is refused to root."""
+    fill(photos, "a", "b")
+    shutil.make_archive(str(photos / "b" / "packed"), "zip", photos / "a")
+    code = (
+        "import os, sys, pathlib; from nasfuse.data import folder; from nasfuse.errors import "
+        "DataError; os.chdir('/'); os.setgid(65534); os.setuid(65534)\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: folder.scan(pathlib.Path(name)); print('read')\n"
+        "    except DataError as error: print(error.what)"
+    )
+    (photos / "a").chmod(mode)
+    (photos / "b" / "packed.zip").chmod(0)
+    asked = [str(photos), str(photos / "b" / "packed.zip")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *asked], capture_output=True, text=True, check=False
+    )
+    (photos / "a").chmod(0o755)
+    first, second = done.stdout.splitlines()
+    assert "cannot be read" in first
+    assert "cannot be read" in second
 
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

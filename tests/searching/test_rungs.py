@@ -57,6 +57,17 @@ def test_small_networks_are_compared_with_small_ones(make_result: MakeResult) ->
     assert {r.number for r in chosen} == {KEEP - 1, 20 + KEEP - 1}
 
 
+def test_bands_are_of_the_cost_that_is_to_be_low(make_result: MakeResult) -> None:
+    """Here parameters: networks of as many MACs are compared with those of their own size only."""
+    common = {"objective": "params", "macs": 900}
+    small = [make_result(n, accuracy=0.1 + n / 100, params=100, **common) for n in range(KEEP)]
+    large = [
+        make_result(20 + n, accuracy=0.8 + n / 100, params=9000, **common) for n in range(KEEP)
+    ]
+    chosen = ladder().promotable(small + large, started(small + large), least=0)
+    assert {r.number for r in chosen} == {KEEP - 1, 20 + KEEP - 1}
+
+
 def test_nobody_goes_twice_and_failures_never(make_result: MakeResult) -> None:
     results = [make_result(n, accuracy=n / 20, macs=900) for n in range(KEEP)]
     failed = make_result(9, status="failed", accuracy=None, loss=None, cause="x", macs=900)

@@ -73,6 +73,21 @@ def values_of(params: Mapping[str, Value], domain: Domain) -> list[float]:
     return [sum(LETTERS.index(str(v)) ** 0.5 for v in params.values())]
 
 
+@pytest.mark.parametrize("name", ["evolution", "guided", "nsga2"])
+def test_the_cost_that_is_told_counts(name: str) -> None:
+    """And not what was expected from the share of the budget: it may be one of another kind."""
+    proposed = []
+    for dear in "ad":
+        study = new_study(name, FRONT)
+        for _ in range(40):
+            trial = study.ask()
+            suggest(trial)
+            told = cost(trial.params) * (100 if trial.params["edge.0"] == dear else 0.01)
+            study.tell(trial, [quality(trial.params), told])
+        proposed.append([trial.params for trial in study.trials])
+    assert proposed[0] != proposed[1]
+
+
 def advance(study: optuna.Study, domain: Domain, count: int) -> list[dict[str, Value]]:
     made = []
     for _ in range(count):

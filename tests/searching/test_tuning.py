@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,7 +23,7 @@ from nasfuse.searching.thrift import Forgetting
 from nasfuse.searching.trainable import Worker
 from nasfuse.searching.tuning import JobSearcher
 from nasfuse.searching.watchdog import Watchdog
-from nasfuse.searching.worker import Clock, Job, Task
+from nasfuse.searching.worker import Clock, Job, Task, result_path
 
 
 def test_a_full_disk_fails_no_network_but_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +68,7 @@ def heard_by_the_driver(reported: dict[str, Any]) -> Exception | None:
     return found
 
 
-def test_what_is_begun_goes_to_the_disk_while_nobody_waits_and_before_its_result(
+def test_what_is_begun_goes_to_the_disk_while_nobody_waits(
     monkeypatch: pytest.MonkeyPatch, architecture: Architecture
 ) -> None:
     progress = SimpleNamespace(
@@ -89,7 +90,28 @@ def test_what_is_begun_goes_to_the_disk_while_nobody_waits_and_before_its_result
     assert kept == [2]
     searcher.on_trial_complete("a", {"refused": '{"kind": "StorageError", "told": {"what": "?"}}'})
     assert isinstance(progress.broken, StorageError)
-    assert kept == [2, 1]
+    assert kept == [2], "what was refused has no result"
+
+
+def test_a_result_has_the_number_of_its_job(
+    tmp_path: Path, dataset: Dataset, make_result: Callable[..., Result]
+) -> None:
+    """A worker that outlived a killed search may have had the network under another number."""
+    earlier = make_result(3, origin="guided")
+    job = Job(5, "tpe", 0, earlier.architecture)
+    task = Task(tmp_path, dataset, measure(dataset.train), Recipe(), seed=0)
+    path = result_path(task, earlier.step)
+    path.parent.mkdir()
+    path.touch()
+    recorded: list[Result] = []
+    study = SimpleNamespace(record=recorded.append)
+    progress = SimpleNamespace(
+        running={"a": (job, 0, 0.0)}, broken=None, notices=[], results=[], study=study
+    )
+    searcher = JobSearcher(FixedJobs(cast("Any", progress), [], 1), task, lambda _: None)
+    searcher.on_trial_complete("a", {"done": True, "result": earlier.model_dump_json()})
+    assert [(result.number, result.origin) for result in recorded] == [(5, "tpe")]
+    assert progress.results == recorded
 
 
 def test_a_network_over_the_latency_is_a_result_and_was_not_trained(
