@@ -55,7 +55,7 @@ from nasfuse.training import Score, Training, evaluate, recalibrate, reserve_mem
 
 PAUSES = (0.1, 0.175, 0.25, 0.5)  # of the full training
 WITHIN = 0.05
-RESAMPLES = 2000
+RESAMPLES, FEW = 2000, 200  # of networks, for an interval; few where there are many intervals
 
 
 class OneFusion(RandomTrial):
@@ -303,16 +303,34 @@ def correlation(scores: Scores, truth: Scores, coefficient: Coefficient) -> floa
     return float(np.mean([coefficient(row, truth).statistic for row in scores]))
 
 
-def with_interval(scores: Scores, truth: Scores, coefficient: Coefficient) -> list[float]:
+def with_interval(
+    scores: Scores, truth: Scores, coefficient: Coefficient, *, resamples: int = RESAMPLES
+) -> list[float]:
     """A coefficient, and the 95 % interval when the networks are drawn again."""
     generator, count = np.random.default_rng(0), len(truth)
     values = []
-    for _ in range(RESAMPLES if coefficient is spearmanr else RESAMPLES // 4):
+    for _ in range(resamples if coefficient is spearmanr else resamples // 4):
         chosen = generator.integers(0, count, count)
         if len(set(chosen)) > 2:
             values.append(correlation(scores[:, chosen], truth[chosen], coefficient))
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return [round(v, 3) for v in (correlation(scores, truth, coefficient), low, high)]
+
+
+def with_others(scores: Scores, ends: Scores) -> list[float] | None:
+    """Spearman's coefficient of each seed's scores with the ends of the other seeds.
+
+    A pause is a part of the run that ends, which flatters it; of another seed's it is not. None
+    where there is one seed.
+    """
+    if len(ends) < 2:
+        return None
+    others = [np.delete(ends, seed, axis=0).mean(0) for seed in range(len(ends))]
+    each = [
+        with_interval(scores[[seed]], other, spearmanr, resamples=FEW)
+        for seed, other in enumerate(others)
+    ]
+    return [round(float(value), 3) for value in np.mean(each, axis=0)]
 
 
 def between(scores: Scores) -> float | None:
@@ -331,7 +349,10 @@ def report(records: Sequence[dict[str, Any]], recipe: Recipe) -> list[dict[str, 
     for name, scores in found.items():
         seconds = np.mean([r["scores"][name.split(":")[0]]["seconds"] for r in records])
         within = {
-            kind: round(correlation(scores[:, mask], truth[mask], spearmanr), 2)
+            kind: {
+                name: with_interval(scores[:, mask], truth[mask], coefficient, resamples=FEW)
+                for name, coefficient in (("spearman", spearmanr), ("kendall", kendalltau))
+            }
             for kind in kinds
             if (mask := np.array([f == kind for f in fusions])).sum() > 2
         }
@@ -340,6 +361,7 @@ def report(records: Sequence[dict[str, Any]], recipe: Recipe) -> list[dict[str, 
             "share of cost": round(float(seconds / full), 4),
             "spearman": with_interval(scores, truth, spearmanr),
             "kendall": with_interval(scores, truth, kendalltau),
+            "other seeds": with_others(scores, found["end: accuracy"]),
             "between seeds": between(scores),
             "within fusions": within,
         }
@@ -365,21 +387,27 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _text(found: Sequence[float] | None) -> str:
+    if found is None:
+        return ""
+    value, low, high = found
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
 def show(rows: Sequence[dict[str, Any]]) -> None:
+    """A line a way of judging, and below it one for each fusion with the networks that have it."""
     print(
-        f"{'judged by':<34} {'cost':>6}  {'Spearman':<20} {'Kendall':<20} seeds  within each fusion"
+        f"{'judged by':<34} {'cost':>6}  {'Spearman':<22} {'Kendall':<22} "
+        f"{'Spearman, other seeds':<22} between seeds"
     )
     for row in rows:
-        texts = []
-        for name in ("spearman", "kendall"):
-            value, low, high = row[name]
-            texts.append(f"{value:.2f} ({low:.2f} to {high:.2f})")
-        within = " ".join(f"{kind} {value:.2f}" for kind, value in row["within fusions"].items())
+        texts = [_text(row[name]) for name in ("spearman", "kendall", "other seeds")]
         share = f"{row['share of cost']:.1%}"
         seeds = "" if row["between seeds"] is None else f"{row['between seeds']:.2f}"
-        print(
-            f"{row['judged by']:<34} {share:>6}  {texts[0]:<20} {texts[1]:<20} {seeds:<5}  {within}"
-        )
+        print(f"{row['judged by']:<34} {share:>6}  {' '.join(f'{t:<22}' for t in texts)} {seeds}")
+        for kind, found in row["within fusions"].items():
+            both = [f"{_text(found[name]):<22}" for name in ("spearman", "kendall")]
+            print(f"    {kind:<38} {' '.join(both)}")
 
 
 def main() -> None:

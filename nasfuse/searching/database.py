@@ -104,7 +104,7 @@ class Database:
             return StorageError(
                 "another program holds the study's database",
                 where=str(self.path),
-                why=f"it was waited for for {BUSY_SECONDS:g} seconds; "
+                why=f"it was waited for for at least {BUSY_SECONDS:g} seconds; "
                 f"open in {_users(self.path) or 'a process that cannot be seen from here'}",
                 fix=f"end that program, then: nasfuse resume {self._study}",
             )
