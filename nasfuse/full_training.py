@@ -85,6 +85,11 @@ class FullTraining:
         side = settings.architecture.resolution
         return Images.of(split, normalisation, resolution=side, device=self.device)
 
+    @property
+    def finished(self) -> bool:
+        """Whether its result is there; that it is this training's, `run` finds out."""
+        return (self.folder / RESULT).exists()
+
     def run(self, listen: Listener | None = None) -> Trained:
         """Train what is not trained yet, judge all seeds, and write the result; or read it.
 
@@ -95,7 +100,7 @@ class FullTraining:
                 for the memory.
         """
         with self._locked():
-            if (self.folder / RESULT).exists():
+            if self.finished:
                 return read_trained(self.folder)
             sweep(self.folder)
             write_text(self.folder / SETTINGS, self.settings.model_dump_json(indent=2) + "\n")

@@ -115,9 +115,10 @@ def plan_training(options: TrainOptions) -> tuple[FullTraining, Study | None]:
         all_data=options.all_data,
     )
     check_fits(settings, dataset)
-    # now, and not when all seeds are trained
-    require_test(source.data, dataset, side=source.side, skip_bad=source.skip_bad)
-    return FullTraining(settings, dataset, _folder(options, choice.study, settings)), choice.study
+    planned = FullTraining(settings, dataset, _folder(options, choice.study, settings))
+    if not planned.finished:  # now, and not when all seeds are trained
+        require_test(source.data, dataset, side=source.side, skip_bad=source.skip_bad)
+    return planned, choice.study
 
 
 def _check(options: TrainOptions) -> None:

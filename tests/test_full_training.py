@@ -94,9 +94,10 @@ def test_seeds_are_trained_and_the_test_images_read_once(plan: Plan, reads: list
 
 
 def test_the_same_call_again_trains_nothing_and_reads_no_test_images(
-    plan: Plan, reads: list[str]
+    plan: Plan, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = plan().run()
+    monkeypatch.setattr(training_plan, "require_test", lambda *_, **__: pytest.fail("a look"))
     assert plan().run(lambda moment: pytest.fail("an epoch")) == result
     assert reads.count("test") == 1
 

@@ -131,11 +131,11 @@ def _check_names(source: str, names: Sequence[str]) -> None:
             source, f"'{unknown[0]}' is not known here", f"the names are {', '.join(NAMES)}"
         )
     for part in ("validation", "test"):
-        pair = [f"{part}_images", f"{part}_labels"]
-        given = [name for name in pair if name in names]
-        if len(given) == 1:
-            missing = next(name for name in pair if name not in given)
-            raise _unusable(source, f"there are no '{missing}'", f"there are '{given[0]}'")
+        missing = {f"{part}_images", f"{part}_labels"} - set(names)
+        if len(missing) == 1:
+            raise _unusable(
+                source, f"there are no '{missing.pop()}'", f"there are only {', '.join(names)}"
+            )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -107,10 +107,11 @@ def _survey_folder(source: str, *, side: int, seed: int, skip_bad: int) -> Surve
         tests = folder.read([layout.test], side=side, grey=parts[0].split.images.shape[1] == 1)
         parts.append(_Part("test", tests.splits[0], tests.paths[0]))
         bad |= tests.bad
+    within = {paths[0].parent for files in layout if files for paths in files.values()}
     findings = [
         *_bad(root, bad, parts, skip_bad),
-        *_left_out(layout),
-        *_unused(root, layout),
+        *_left_out(sorted(within)),
+        *_unused(root, within),
         *_doubtful(parts),
     ]
     fingerprint, classes = None, tuple(layout.train)
@@ -163,10 +164,8 @@ def _bad(
         yield error if len(bad) > skip_bad else error._replace(level="warning")
 
 
-def _left_out(layout: folder.Layout) -> Iterator[Finding]:
+def _left_out(classes: Sequence[Path]) -> Iterator[Finding]:
     """What lies in the folders of classes and is neither an image by its name nor hidden."""
-    parts = [layout.train, layout.validation or {}, layout.test or {}]
-    classes = [paths[0].parent for part in parts for paths in part.values()]
     inside = [entry for parent in classes for entry in folder.entries(parent)]
     deeper = [entry for entry in inside if entry.is_dir()]
     if deeper:
@@ -188,17 +187,15 @@ def _left_out(layout: folder.Layout) -> Iterator[Finding]:
         )
 
 
-def _unused(root: Path, layout: folder.Layout) -> Iterator[Finding]:
+def _unused(root: Path, classes: Set[Path]) -> Iterator[Finding]:
     """What lies where classes or splits do and is in none; and splits that count as a class."""
-    parts = [layout.train, layout.validation or {}, layout.test or {}]
-    classes = {paths[0].parent for part in parts for paths in part.values()}
-    used = classes | {parent.parent for parent in classes} | {root}
-    levels = used - classes
-    entries = [entry for level in sorted(levels) for entry in folder.entries(level)]
+    levels = {root, *(place.parent for place in classes)}
     unused = [
         entry
-        for entry in entries
-        if entry not in used and (entry.is_dir() or entry.suffix.lower() in folder.SUFFIXES)
+        for level in sorted(levels)
+        for entry in folder.entries(level)
+        if entry not in levels | classes
+        and (entry.is_dir() or entry.suffix.lower() in folder.SUFFIXES)
     ]
     if unused:
         yield Finding(
@@ -208,13 +205,14 @@ def _unused(root: Path, layout: folder.Layout) -> Iterator[Finding]:
             "they are not looked at; images lie in a folder that has their class's name",
         )
     splits = {"train", "test", *folder.VALIDATION_NAMES}
-    for name in [name for name in layout.train if name.casefold() in splits]:
-        yield Finding(
-            "warning",
-            f"'{name}' counts as a class",
-            str(root / name),
-            "as a split it would hold a folder for each class",
-        )
+    for place in sorted(classes):
+        if place.name.casefold() in splits:
+            yield Finding(
+                "warning",
+                f"'{place.name}' counts as a class",
+                str(place),
+                "as a split it would hold a folder for each class",
+            )
 
 
 def _doubtful(parts: Sequence[_Part]) -> Iterator[Finding]:

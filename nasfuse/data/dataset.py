@@ -100,13 +100,7 @@ def check(dataset: Dataset) -> None:
         _check_shapes(dataset, name, split)
         _check_range(dataset, name, split)
         _check_every_class(dataset, name, split)
-    shapes = [split.images.shape[1:] for split in (dataset.train, dataset.validation)]
-    if shapes[0] != shapes[1]:
-        raise _unusable(
-            dataset,
-            "images of train and validation differ in shape",
-            f"(channels, height, width) is {shapes[0]} in train and {shapes[1]} in validation",
-        )
+    _check_alike(dataset, "validation", dataset.validation)
 
 
 def check_test(dataset: Dataset, test: Split) -> None:
@@ -118,13 +112,7 @@ def check_test(dataset: Dataset, test: Split) -> None:
     _check_range(dataset, "test", test)
     if not len(test):
         raise _unusable(dataset, "there are no test images", "0 are left in the test split")
-    shapes = dataset.train.images.shape[1:], test.images.shape[1:]
-    if shapes[0] != shapes[1]:
-        raise _unusable(
-            dataset,
-            "images of train and test differ in shape",
-            f"(channels, height, width) is {shapes[0]} in train and {shapes[1]} in test",
-        )
+    _check_alike(dataset, "test", test)
 
 
 def _check_shapes(dataset: Dataset, name: str, split: Split) -> None:
@@ -135,6 +123,16 @@ def _check_shapes(dataset: Dataset, name: str, split: Split) -> None:
             f"images and labels of {name} do not fit together",
             f"images are {images.dtype} {images.shape} and labels {labels.shape}; they must be "
             "uint8 (n, channels, height, width) and (n,)",
+        )
+
+
+def _check_alike(dataset: Dataset, name: str, split: Split) -> None:
+    shapes = dataset.train.images.shape[1:], split.images.shape[1:]
+    if shapes[0] != shapes[1]:
+        raise _unusable(
+            dataset,
+            f"images of train and {name} differ in shape",
+            f"(channels, height, width) is {shapes[0]} in train and {shapes[1]} in {name}",
         )
 
 

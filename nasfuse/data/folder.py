@@ -159,12 +159,7 @@ def permitted() -> Iterator[None]:
         yield
     except PermissionError as error:
         path = Path(str(error.filename))
-        raise DataError(
-            "this cannot be read",
-            where=str(path),
-            why=str(error.strerror),
-            fix=f"chmod -R u+rX {_quoted(path.parent)}",
-        ) from error
+        raise _closed("this", path, error, inside=path.parent) from error
 
 
 @permitted()
@@ -316,13 +311,17 @@ def entries(folder: Path) -> list[Path]:
     try:
         found = [p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX"))]
     except OSError as error:
-        raise DataError(
-            "this folder cannot be read",
-            where=str(folder),
-            why=str(error.strerror),
-            fix=f"chmod -R u+rX {_quoted(folder)}",
-        ) from error
+        raise _closed("this folder", folder, error, inside=folder) from error
     return sorted(found, key=lambda path: path.name)
+
+
+def _closed(what: str, path: Path, error: OSError, *, inside: Path) -> DataError:
+    return DataError(
+        f"{what} cannot be read",
+        where=str(path),
+        why=str(error.strerror),
+        fix=f"chmod -R u+rX {_quoted(inside)}",
+    )
 
 
 def _listed(folders: list[Path]) -> str:

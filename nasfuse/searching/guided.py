@@ -66,19 +66,19 @@ class GuidedSampler(MemberSampler):
 
     def choose(self, trials: Sequence[FrozenTrial], *, directions: int) -> Genes:
         told = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        front = directions > 1
         if len(told) < STARTUP:
-            return self._first(front=directions > 1)
-        margin = MARGIN if directions > 1 else _margin(told)
+            return self._first(front=front)
+        margin = MARGIN if front else _margin(told)
         told = self._some(told)
-        if directions > 1:
+        if front:
             self._unit = _unit(told, self.domain)
-        pending = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        members = [Member(t.params, t.values[1]) for t in told] if directions > 1 else []
-        members += [self._member(trial.params) for trial in (*told, *pending)[len(members) :]]
+        members = [Member(t.params, t.values[1]) if front else self._member(t.params) for t in told]
         values = np.array([trial.values[0] for trial in told])
-        costs = np.array([member.cost for member in members[: len(told)]])
-        values = transformed(values) if directions == 1 else beside_trend(values, costs)
-        given, level = self._target(members, front=directions > 1)
+        costs = np.array([member.cost for member in members])
+        values = beside_trend(values, costs) if front else transformed(values)
+        members += [self._member(t.params) for t in trials if t.state == TrialState.RUNNING]
+        given, level = self._target(members, front=front)
         best = self._best(Known(members, values), given, level, margin=margin)
         return best or self.first(lambda: self.drawn(given))
 

@@ -83,12 +83,13 @@ class Encoder:
             ends.append(len(columns))
         width = len(self._columns)
         rows = np.repeat(np.arange(len(members)), np.diff(ends))
-        flat = np.bincount(rows * width + np.array(columns, np.intp), cells, len(members) * width)
+        places = rows * width + np.array(columns, np.intp)
+        flat = np.asarray(np.bincount(places, cells, len(members) * width), np.float64)
         sizes = [self._size(owner) for owner, _ in self._columns]
         scales = [0.0 if size == 1 else math.sqrt(1 / max(size, 1)) for size in sizes]
         named = zip(self._columns, sizes, strict=True)
         owners = [ALONE if size == 1 else owner for (owner, _), size in named]
-        return Features(flat.astype(np.float64).reshape(-1, width) * scales, owners)
+        return Features(flat.reshape(-1, width) * scales, owners)
 
     def _level(self, name: str, value: Value) -> Entries:
         """The columns of a parameter's value, and what stands in them."""
