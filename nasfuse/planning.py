@@ -21,8 +21,8 @@ from nasfuse.names import OBJECTIVES, SAMPLERS, is_study_name, nearest
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.searching.addresses import remember, require_named
 from nasfuse.searching.cluster import GPU_SHARE, Resources
+from nasfuse.searching.extremes import check_budget
 from nasfuse.searching.forecast import Forecast, disk_needed, forecast
-from nasfuse.searching.proposing import check_budget
 from nasfuse.searching.quickest import check_latency
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.sharing import Sharing, share_gpus
@@ -98,7 +98,8 @@ def plan_search(options: SearchOptions) -> Plan:
     max_params = parse_count(options.max_params)
     max_latency = parse_latency(options.max_latency)
     space = load_space(options.space)
-    check_budget(space, budget, max_params)  # before the images are loaded: it takes no time
+    # before the images are loaded, as if they were those that cost least: it takes no time
+    check_budget(space.for_images(channels=1, classes=2), budget, max_params)
     recipe = _recipe(options)
     _check_options(options)
     storage, tracking_uri = _databases(options)

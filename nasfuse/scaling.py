@@ -192,13 +192,7 @@ def fit_to_budget(
     Raises:
         BudgetError: even the smallest network in this direction costs more.
     """
-    budget = Budget(macs, params)
-
-    def scaled(phi: float) -> Architecture:
-        depth, width, resolution = scaling.at(phi)
-        return scale(
-            architecture, depth=depth, width=width, resolution=resolution, rounding=round_finely
-        )
+    budget, scaled = Budget(macs, params), partial(_scaled, architecture, scaling)
 
     def widened(factor: float) -> Architecture:
         return scale(fitted, width=factor, rounding=round_finely)
@@ -209,6 +203,18 @@ def fit_to_budget(
     room = math.sqrt(1 / budget.used(cost(fitted)))
     fitted = _largest(widened, _Search(room, (1.0, 1.6), step=0.03, tolerance=0.004), budget)
     return _topped_up(fitted, budget).settled()
+
+
+def smallest(architecture: Architecture, scaling: Scaling) -> Architecture:
+    """What is left of a network in this direction when nothing more can be scaled down."""
+    return _scaled(architecture, scaling, _PHI[0])
+
+
+def _scaled(architecture: Architecture, scaling: Scaling, phi: float) -> Architecture:
+    depth, width, resolution = scaling.at(phi)
+    return scale(
+        architecture, depth=depth, width=width, resolution=resolution, rounding=round_finely
+    )
 
 
 def _doublings(scaled: Callable[[float], Architecture], budget: Budget) -> float:

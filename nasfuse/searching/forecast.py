@@ -17,8 +17,9 @@ from nasfuse.errors import BudgetError
 from nasfuse.finals import FINALISTS, REPEATS
 from nasfuse.network import build, cost
 from nasfuse.scaling import fit_to_budget
+from nasfuse.searching.extremes import reachable
 from nasfuse.searching.probing import Meter
-from nasfuse.searching.proposing import reachable, smallest_share
+from nasfuse.searching.proposing import smallest_share
 from nasfuse.searching.rungs import Ladder
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.study import Settings

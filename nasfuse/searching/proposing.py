@@ -15,11 +15,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasfuse.architecture import Architecture, parse_architecture
-from nasfuse.costs import MOST, Cost, show_macs
+from nasfuse.costs import Cost
 from nasfuse.errors import BudgetError, StorageError
 from nasfuse.holes import Value, fill
 from nasfuse.network import cost
-from nasfuse.reach import Reach
 from nasfuse.results import Result
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.members import Asked, Domain
@@ -32,7 +31,6 @@ from nasfuse.space import Candidate, SearchSpace
 SMALLEST_SHARE = 1 / 64
 SHARE = "share"
 MAX_DUPLICATES = 100
-SAMPLES = 64  # members of a space that are asked what it can be scaled to
 LOST = 1000  # numbers that may be in neither the storage nor the results: far more than ran at once
 
 
@@ -230,49 +228,3 @@ def _lost(result: Result | None) -> FrozenTrial:
     if result.accuracy is None:
         return create_trial(state=TrialState.FAIL, user_attrs=known)
     return create_trial(values=[result.accuracy, result.cost], user_attrs=known)
-
-
-def reachable(space: SearchSpace) -> Reach:
-    """What budgets can be met and used up, by members at their smallest and a few at their largest.
-
-    A few are enough: the largest ones are far beyond what anybody trains.
-    """
-    smallest, largest = [], []
-    for seed in range(SAMPLES):
-        candidate = space.sample(seed)
-        try:
-            fit_to_budget(candidate.architecture, candidate.scaling, 0)
-        except BudgetError as error:
-            smallest.append(error.needed)
-        if seed % 16 == 0:
-            fitted = fit_to_budget(candidate.architecture, candidate.scaling, MOST)
-            largest.append(cost(fitted).larger)
-    return Reach(tuple(smallest), max(largest))
-
-
-def check_budget(space: SearchSpace, budget: int, max_params: int | None = None) -> None:
-    """Refuse limits that no network of the space can meet, before anything starts.
-
-    Raises:
-        BudgetError: with the smallest budget that can be met.
-    """
-    if max_params is not None:
-        _check_params(space, budget, max_params)
-    reachable(space).require(budget, space.name)
-
-
-def _check_params(space: SearchSpace, budget: int, max_params: int) -> None:
-    for seed in range(SAMPLES):
-        candidate = space.sample(seed)
-        try:
-            fit_to_budget(candidate.architecture, candidate.scaling, budget, max_params)
-        except BudgetError:
-            continue
-        return
-    raise BudgetError(
-        f"no network of the space '{space.name}' has as few as {max_params:,} parameters",
-        where="--max-params",
-        why=f"none of {SAMPLES} networks can be made so small within {show_macs(budget)} MACs",
-        fix=f"--max-params {show_macs(4 * max_params)}",
-        needed=budget,
-    )

@@ -7,9 +7,12 @@ import pytest
 
 from nasfuse.errors import BudgetError
 from nasfuse.names import space_names
+from nasfuse.network import cost
 from nasfuse.reach import SHIPPED
 from nasfuse.results import SAMPLERS
-from nasfuse.searching.proposing import Bounds, Proposer, check_budget, reachable
+from nasfuse.scaling import smallest
+from nasfuse.searching.extremes import check_budget, reachable
+from nasfuse.searching.proposing import Bounds, Proposer
 from nasfuse.searching.storage import Storage
 from nasfuse.space import load_space, parse_space
 
@@ -177,8 +180,31 @@ def test_a_refusal_names_the_range() -> None:
 
 @pytest.mark.parametrize("name", space_names())
 def test_what_is_known_of_the_spaces_that_come_with_the_package_is_true(name: str) -> None:
-    reach = reachable(load_space(name))
+    reach = reachable(load_space(name).for_images(channels=1, classes=2))
     assert (reach.least, reach.most) == (SHIPPED[name].least, SHIPPED[name].most)
+
+
+def test_no_member_of_a_space_is_smaller_than_the_smallest_that_is_told() -> None:
+    space = load_space("cifar")
+    drawn = (space.sample(seed) for seed in range(1000, 1300))
+    sizes = [cost(smallest(c.architecture, c.scaling)).larger for c in drawn]
+    assert reachable(space).least <= min(sizes)
+
+
+def test_a_refused_number_of_parameters_is_refused_with_one_that_can_be_met() -> None:
+    with pytest.raises(BudgetError) as caught:
+        check_budget(SPACE, 1_000_000, 50)
+    offered = int((caught.value.fix or "").split()[-1])
+    check_budget(SPACE, 1_000_000, offered)
+    with pytest.raises(BudgetError, match="parameters"):
+        check_budget(SPACE, 1_000_000, offered - 1)
+
+
+def test_a_budget_that_only_one_rare_network_meets_is_no_reason_to_refuse() -> None:
+    least = reachable(SPACE).least
+    check_budget(SPACE, least)
+    with pytest.raises(BudgetError, match="fits"):
+        check_budget(SPACE, least - 1)
 
 
 def test_how_much_of_a_space_can_meet_a_budget() -> None:
