@@ -1,10 +1,10 @@
 """How much compute does it take to find a network as good as random search does?
 
-    python scripts/bench_strategies.py --out FOLDER [--budget 1MFLOPs] [--data sample] [--epochs 5]
-        [--trainings 16] [--seeds 3] [--workers 2] [--json]
+    python scripts/bench_strategies.py --out FOLDER [--budget 1MFLOPs] [--data sample]
+        [--judge fashion-mnist] [--epochs 4] [--trainings 40] [--seeds 2] [--workers 2] [--json]
 
-Runs four strategies on one space, with one trainer, and counts the processor's seconds of training
-and judging until each first holds a fully trained network of the target accuracy:
+Runs strategies on one space, with one trainer, and counts the processor's seconds of training and
+judging until each holds a fully trained network of the target accuracy:
 
     nasfuse   the default search: hand-made networks first, short trainings, pauses, promotions
     at budget the same for networks of the whole budget only (--front-from), as those below do it
@@ -12,12 +12,13 @@ and judging until each first holds a fully trained network of the target accurac
     tpe       plain Optuna TPE on the accuracy of full trainings, over the same networks
     asha      Ray Tune's ASHA on validation accuracy after each epoch, over the same networks
 
-The target is the median over the seeds of the best accuracy that random search reaches after N full
-trainings. All see validation accuracy only. A strategy that never reaches the target counts with
-what it has spent, and with no more than random search may spend, N full trainings, which favours
-it; such runs are marked. Ratios are geometric means over seeds, with bootstrap intervals over the
-seeds of both. The three others are favoured in one more way: they need not find cheap networks, as
-the default search does for its front. `at budget` need not either.
+All see validation images only, and hold the network that was best on those. How good that is, the
+test images of `--judge` say, in seconds that are not counted. The target is what random search
+holds after N full trainings, the mean over many orders of all the networks that it trained with any
+seed; the other strategies reach it when their mean over the seeds does (scripts/reaching.py). Who
+does not reach it counts with the seconds that random search needs, which favours it; such
+rows are marked. The three others are favoured in one more way: they need not find cheap networks,
+as the default search does for its front. `at budget` need not either.
 
 What has run is kept in the folder, so the script can be stopped and started again.
 """
@@ -25,11 +26,10 @@ What has run is kept in the folder, so the script can be stopped and started aga
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import math
 import multiprocessing
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -39,17 +39,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import torch
+from reaching import Run, Trained, compare
+from torch import nn
 
 from nasfuse.api import search
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.costs import parse_budget
 from nasfuse.data.batches import Images, measure
-from nasfuse.data.load import load_dataset
+from nasfuse.data.load import load_dataset, load_test
 from nasfuse.errors import BudgetError
 from nasfuse.holes import Trial
+from nasfuse.kept_weights import load_weights
 from nasfuse.network import build
 from nasfuse.planning import SearchOptions
 from nasfuse.recipe import Recipe
@@ -57,7 +59,7 @@ from nasfuse.scaling import fit_to_budget
 from nasfuse.space import RandomTrial, SearchSpace, load_space
 from nasfuse.training import NonFiniteError, Training, evaluate, recalibrate, reserve_memory
 
-RESAMPLES = 10_000
+TRIALS = 2  # networks that a search of ours tries for each full training of random search
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Setting:
 
     budget: int
     data: str
+    judge: str
     space: str
     epochs: int
     trainings: int
@@ -84,14 +87,15 @@ class Trainer:
         reserve_memory()
         self.setting = setting
         self.dataset = load_dataset(setting.data, side=64, seed=0)
+        self.judges = load_test(setting.judge, side=64)
         self.normalisation = measure(self.dataset.train)
 
     def images(self, split: Any, architecture: Architecture) -> Images:
         side, device = architecture.resolution, torch.device("cpu")
         return Images.of(split, self.normalisation, resolution=side, device=device)
 
-    def epochs(self, document: str, seed: int, *, each: bool) -> Iterator[tuple[float, float]]:
-        """Validation accuracy and CPU-seconds so far, after each epoch or at the end."""
+    def epochs(self, document: str, seed: int, *, each: bool) -> Iterator[Trained]:
+        """Where the training stands after each epoch or at its end, when it is judged as well."""
         began = time.process_time()
         architecture = parse_architecture(json.loads(document), where="the benchmark")
         seed = (seed + int(architecture.key, 16)) % 2**31
@@ -107,7 +111,13 @@ class Trainer:
                 recalibrate(network, images)
             if each or ended:
                 accuracy = evaluate(network, validation).accuracy
-                yield accuracy, time.process_time() - began
+                spent = time.process_time() - began
+                yield Trained(spent, accuracy, self.judged(network, architecture) if ended else 0.0)
+
+    def judged(self, network: nn.Module, architecture: Architecture) -> float:
+        """Accuracy on images that no search sees."""
+        assert self.judges is not None  # main has looked
+        return evaluate(network, self.images(self.judges, architecture)).accuracy
 
 
 _trainers: dict[int, Trainer] = {}  # of a worker process
@@ -117,11 +127,11 @@ def _begin(setting: Setting) -> None:
     _trainers[0] = Trainer(setting)
 
 
-def _train(document: str, seed: int) -> tuple[float, float]:
+def _train(document: str, seed: int) -> Trained:
     try:
         *_, last = _trainers[0].epochs(document, seed, each=False)
     except NonFiniteError:
-        return 0.0, 0.0
+        return Trained(0.0, 0.0, 0.0)
     return last
 
 
@@ -140,15 +150,12 @@ def load(setting: Setting) -> SearchSpace:
     return space.for_images(channels=dataset.channels, classes=len(dataset.classes))
 
 
-Curve = list[tuple[float, float]]  # CPU-seconds so far, accuracy of a full training that ended
-
-
-def run_full(setting: Setting, sampler: optuna.samplers.BaseSampler, seed: int) -> Curve:
+def run_full(setting: Setting, sampler: optuna.samplers.BaseSampler, seed: int) -> Run:
     """Full trainings of what the sampler proposes; what does not fit or came before is free."""
     space, seen = load(setting), set()
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    running: dict[Future[tuple[float, float]], optuna.Trial] = {}
-    curve, spent, begun = [], 0.0, 0
+    running: dict[Future[Trained], optuna.Trial] = {}
+    run, spent, begun = [], 0.0, 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(setting.workers, context, _begin, (setting,)) as pool:
         while begun < setting.trainings or running:
@@ -163,23 +170,23 @@ def run_full(setting: Setting, sampler: optuna.samplers.BaseSampler, seed: int) 
                 begun += 1
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                accuracy, seconds = future.result()
-                study.tell(running.pop(future), accuracy)
-                spent += seconds
-                curve.append((spent, accuracy))
-    return curve
+                trained = future.result()
+                study.tell(running.pop(future), trained.validation)
+                spent += trained.spent
+                run.append(trained._replace(spent=spent))
+    return run
 
 
-def run_random(setting: Setting, seed: int) -> Curve:
+def run_random(setting: Setting, seed: int) -> Run:
     return run_full(setting, optuna.samplers.RandomSampler(seed), seed)
 
 
-def run_tpe(setting: Setting, seed: int) -> Curve:
+def run_tpe(setting: Setting, seed: int) -> Run:
     sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
     return run_full(setting, sampler, seed)
 
 
-def run_asha(setting: Setting, seed: int) -> Curve:
+def run_asha(setting: Setting, seed: int) -> Run:
     """Ray Tune's scheduler with its settings left alone but for the number of epochs."""
     from ray import cloudpickle, init, shutdown, tune
     from ray.tune.schedulers import ASHAScheduler
@@ -205,8 +212,8 @@ def run_asha(setting: Setting, seed: int) -> Curve:
             return True
 
         def step(self) -> dict[str, Any]:
-            accuracy, cpu = next(self.left)
-            return {"accuracy": accuracy, "cpu": cpu}
+            stands = next(self.left)
+            return {"accuracy": stands.validation, "cpu": stands.spent, "judged": stands.judged}
 
     with tempfile.TemporaryDirectory() as folder:
         init("local", num_cpus=setting.workers, include_dashboard=False, log_to_driver=False)
@@ -228,52 +235,61 @@ def run_asha(setting: Setting, seed: int) -> Curve:
         )
         frames = [result.metrics_dataframe for result in tuner.fit()]
         shutdown()
-    return _asha_curve(frames, setting.epochs)
+    return _asha_run(frames, setting.epochs)
 
 
-def _asha_curve(frames: Sequence[Any], epochs: int) -> Curve:
-    """Every epoch's cost in the order in which they ended; only whole runs give an accuracy."""
+def _asha_run(frames: Sequence[Any], epochs: int) -> Run:
+    """Every epoch's cost in the order in which they ended; only whole trainings count as such."""
     steps = []
     for frame in frames:
         before = 0.0
         for row in frame.sort_values("training_iteration").itertuples():
             whole = row.training_iteration == epochs
-            steps.append((row.timestamp, row.cpu - before, row.accuracy if whole else 0.0))
+            steps.append((row.timestamp, row.cpu - before, whole, row.accuracy, row.judged))
             before = row.cpu
-    curve, spent = [], 0.0
-    for _, seconds, accuracy in sorted(steps):
+    run, spent = [], 0.0
+    for _, seconds, whole, accuracy, judged in sorted(steps):
         spent += seconds
-        curve.append((spent, accuracy))
-    return curve
+        if whole:
+            run.append(Trained(spent, accuracy, judged))
+    return run
 
 
-def run_nasfuse(setting: Setting, seed: int, front_from: str | None = None) -> Curve:
+def run_nasfuse(setting: Setting, seed: int, front_from: str | None = None) -> Run:
+    """The whole search with its defaults; the finalists' further trainings cost and add nothing."""
+    trainer = Trainer(setting)
     with tempfile.TemporaryDirectory() as folder:
         options = SearchOptions(
             budget=f"{setting.budget / 1e6:g}MFLOPs",
             data=setting.data,
             space=setting.space,
             epochs=setting.epochs,
-            trials=4 * setting.trainings,
+            trials=TRIALS * setting.trainings,
             workers=setting.workers,
             seed=seed,
             front_from=front_from,
             studies=Path(folder),
         )
-        results = search(options).progress.results
-    curve, spent = [], 0.0
-    for result in results:
-        spent += result.cpu_seconds or 0.0
-        full = result.rung == setting.recipe.top and result.status == "complete"
-        curve.append((spent, result.point.accuracy if full else 0.0))
-    return curve
+        outcome = search(options)
+        run, spent = [], 0.0
+        for result in outcome.progress.results:
+            spent += result.cpu_seconds or 0.0
+            full = result.rung == setting.recipe.top and result.status == "complete"
+            if full and not result.repeat:
+                network = build(result.architecture)
+                weights = outcome.study.trial(result.key) / f"{result.step.stem}.safetensors"
+                load_weights(network, weights)
+                judged = trainer.judged(network, result.architecture)
+                run.append(Trained(spent, result.point.accuracy, judged))
+    return run
 
 
-def run_at_budget(setting: Setting, seed: int) -> Curve:
+def run_at_budget(setting: Setting, seed: int) -> Run:
     return run_nasfuse(setting, seed, f"{setting.budget / 1e6:g}MFLOPs")
 
 
-STRATEGIES: dict[str, Callable[[Setting, int], Curve]] = {
+OURS = ("nasfuse", "at budget")
+STRATEGIES: dict[str, Callable[[Setting, int], Run]] = {
     "nasfuse": run_nasfuse,
     "at budget": run_at_budget,
     "random": run_random,
@@ -282,66 +298,28 @@ STRATEGIES: dict[str, Callable[[Setting, int], Curve]] = {
 }
 
 
-def curves(setting: Setting, seeds: int, folder: Path) -> dict[str, list[Curve]]:
-    """Of every strategy and seed; those of earlier calls are taken from the folder."""
+def run_all(setting: Setting, names: Sequence[str], seeds: int, folder: Path) -> dict[str, Any]:
+    """The runs of every strategy; those of earlier calls are taken from the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[Curve]] = {name: [] for name in STRATEGIES}
-    for seed in range(seeds):
-        for name, run in STRATEGIES.items():
-            path = folder / f"{name}-{seed}.json"
-            if not path.exists():
-                # in a process of its own: Ray reads settings of ours from the environment
-                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    curve = pool.submit(run, setting, seed).result()
-                path.write_text(json.dumps(curve))
-                print(f"{name}, seed {seed}: {_text(curve)}", file=sys.stderr, flush=True)
-            found[name].append([(s, a) for s, a in json.loads(path.read_text())])
+    found: dict[str, list[Run]] = {name: [] for name in names}
+    for seed, name in itertools.product(range(seeds), names):
+        path = folder / f"{name}-{seed}.json"
+        if not path.exists():
+            # in a process of its own: Ray reads settings of ours from the environment
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                run = pool.submit(STRATEGIES[name], setting, seed).result()
+            path.write_text(json.dumps(run))
+            print(f"{name}, seed {seed}: {_text(run)}", file=sys.stderr, flush=True)
+        found[name].append([Trained(*each) for each in json.loads(path.read_text())])
     return found
 
 
-def _text(curve: Curve) -> str:
-    return f"best {max(a for _, a in curve):.4f} after {curve[-1][0]:.0f} CPU-seconds"
-
-
-def time_to(target: float, curve: Curve, limit: float) -> tuple[float, bool]:
-    """CPU-seconds to the target and whether it was reached; what was spent where it was not."""
-    for seconds, accuracy in curve:
-        if accuracy >= target:
-            return seconds, True
-    return min(limit, curve[-1][0]), False
-
-
-def compare(found: dict[str, list[Curve]]) -> dict[str, Any]:
-    """The target and a row a strategy, with ratios to the default search."""
-    bests = [max(a for _, a in curve) for curve in found["random"]]
-    target = statistics.median(bests)
-    limit = statistics.fmean(curve[-1][0] for curve in found["random"])
-    times = {n: [time_to(target, curve, limit) for curve in c] for n, c in found.items()}
-    logs = {name: np.log([seconds for seconds, _ in pairs]) for name, pairs in times.items()}
-    rows = []
-    for name, pairs in times.items():
-        rows.append(
-            {
-                "strategy": name,
-                "CPU-seconds": [round(seconds, 1) for seconds, _ in pairs],
-                "reached": sum(reached for _, reached in pairs),
-                "best": [round(max(a for _, a in curve), 4) for curve in found[name]],
-                "ratio": _ratio(logs[name], logs["nasfuse"]),
-                "ratio at budget": _ratio(logs[name], logs["at budget"]),
-            }
-        )
-    return {"target": target, "limit": round(limit, 1), "rows": rows}
-
-
-def _ratio(logs: Any, ours: Any) -> list[float]:
-    """How many times our seconds another strategy takes, and a 95 % interval."""
-    generator = np.random.default_rng(0)
-    draws = [
-        generator.choice(logs, len(logs)).mean() - generator.choice(ours, len(ours)).mean()
-        for _ in range(RESAMPLES)
-    ]
-    values = [logs.mean() - ours.mean(), *np.percentile(draws, [2.5, 97.5])]
-    return [round(math.exp(value), 2) for value in values]
+def _text(run: Run) -> str:
+    best = max(run, key=lambda trained: trained.validation)
+    return (
+        f"{len(run)} full trainings in {run[-1].spent:.0f} CPU-seconds, the best on validation "
+        f"images {best.validation:.4f} there, {best.judged:.4f} on others"
+    )
 
 
 def _interval(ratio: Sequence[float]) -> str:
@@ -349,42 +327,55 @@ def _interval(ratio: Sequence[float]) -> str:
     return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 
+def show(found: dict[str, Any]) -> None:
+    print(
+        f"target {found['target']:.4f}, what random search holds after {found['seconds']:.0f} "
+        "CPU-seconds of full trainings"
+    )
+    titles = " ".join(f"{f'times {name}':>22}" for name in OURS)
+    print(f"{'strategy':<9} runs full {'CPU-seconds':>12} {'at the end':>11} {titles}")
+    for row in found["rows"]:
+        seconds = f"{'' if row['reached'] else '> '}{row['CPU-seconds']:.0f}"
+        times = " ".join(f"{_interval(row['times'][name]):>22}" for name in OURS)
+        counts = f"{row['strategy']:<9} {row['runs']:>4} {row['trainings']:>4.0f}"
+        print(f"{counts} {seconds:>12} {row['at the end']:>11.4f} {times}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", default="1MFLOPs")
     parser.add_argument("--data", default="sample")
+    parser.add_argument("--judge", help="test images of these data; those of --data by default")
     parser.add_argument("--space", default="default")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--trainings", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--trainings", type=int, default=40, help="N, of random search and TPE")
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    judge = options.judge or options.data
+    if load_test(judge, side=64) is None:
+        parser.error(f"{judge} has no test images to judge by")
     setting = Setting(
         parse_budget(options.budget),
         options.data,
+        judge,
         options.space,
         options.epochs,
         options.trainings,
         options.workers,
     )
-    found = compare(curves(setting, options.seeds, options.out))
+    runs = run_all(setting, list(STRATEGIES), options.seeds, options.out)
+    found = compare(runs, setting.trainings, OURS)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
     about = {"machine": f"{platform.machine()}, {versions}", "seeds": options.seeds}
     if options.json:
         print(json.dumps({**about, **setting.__dict__, **found}))
         return
     print(", ".join(f"{name} {value}" for name, value in {**about, **setting.__dict__}.items()))
-    print(f"target {found['target']:.4f}, the median best of random search")
-    titles = f"{'times nasfuse':>20} {'times at budget':>20}"
-    print(f"{'strategy':<9} {'reached':>7} {titles}  CPU-seconds to it, best accuracy")
-    for row in found["rows"]:
-        ratios = " ".join(f"{_interval(row[name]):>20}" for name in ("ratio", "ratio at budget"))
-        seconds = " ".join(f"{s:.0f}" for s in row["CPU-seconds"])
-        reached = f"{row['reached']} of {options.seeds}"
-        print(f"{row['strategy']:<9} {reached:>7} {ratios}  {seconds}; {row['best']}")
+    show(found)
 
 
 if __name__ == "__main__":
