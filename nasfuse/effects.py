@@ -93,17 +93,20 @@ def _sandwich(shares: Array, values: Array, maker: Array) -> Effect | None:
     return _effect(float(shares @ values), variance, float(scales @ left) ** 2 / spread)
 
 
-def paired(differences: Sequence[float], *, quantum: float = 0.0) -> Effect | None:
+def paired(
+    differences: Sequence[float], *, quantum: float = 0.0, beside: float = 0.0
+) -> Effect | None:
     """The mean of differences by the paired t test; None of fewer than two.
 
     `quantum` is the step of the values that were subtracted: what their rounding hides is added to
-    the variance, or two equal differences would be taken for a certainty.
+    the variance, or two equal differences would be taken for a certainty. `beside` is a part of
+    the mean's variance that all differences share, so that their scatter does not show it.
     """
     count = len(differences)
     if count < 2:
         return None
     variance = float(np.var(differences, ddof=1)) + quantum**2 / 6
-    return _effect(float(np.mean(differences)), variance / count, count - 1)
+    return _effect(float(np.mean(differences)), variance / count + beside, count - 1)
 
 
 def to_show(effect: Effect, *, freedom: int, tests: int) -> float:

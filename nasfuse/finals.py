@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import fmean, pvariance, stdev
 
-from nasfuse.results import Result, complete
+from nasfuse.agreement import Judged
+from nasfuse.results import Result, complete, judged
 
 FINALISTS = 3  # of the most accurate networks; the best hand-made one comes on top
 REPEATS = 3
@@ -29,10 +30,14 @@ def finalists(results: Sequence[Result], top: int) -> list[Result]:
 
 @dataclass(frozen=True)
 class Finalist:
-    """A network with the validation accuracies of its repeats."""
+    """A network and its repeats, judged on validation images."""
 
     result: Result
-    accuracies: tuple[float, ...]
+    judged: Judged
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        return self.judged.accuracies
 
     @property
     def mean(self) -> float:
@@ -48,20 +53,25 @@ class Finalist:
 class Verdict:
     """What the finals showed: `finalists`, the most accurate first.
 
-    `reach` times the root of the sum of two networks' 1 / repeats is half the interval of their
-    difference; all intervals hold at once with a probability of CONFIDENCE.
+    `variance` is that of one training's accuracy, between seeds. The deviation of a difference is
+    `quantile` times, over the root of 2, half its interval; all intervals hold at once with a
+    probability of CONFIDENCE.
     """
 
     finalists: tuple[Finalist, ...]
-    reach: float
+    variance: float
+    quantile: float
 
     def margin(self, one: Finalist, other: Finalist) -> tuple[float, float, float]:
-        """By how much the one is more accurate: lower end, difference, upper end."""
+        """By how much the one is more accurate: lower end, difference, upper end.
+
+        With other seeds and on other images: both add to the variance of the difference.
+        """
         if one is other:
             return 0.0, 0.0, 0.0
-        counts = (len(one.accuracies), len(other.accuracies))
-        middle = one.mean - other.mean
-        width = self.reach * math.sqrt(sum(1 / count for count in counts))
+        seeds = sum(self.variance / len(finalist.accuracies) for finalist in (one, other))
+        middle, images = one.mean - other.mean, one.judged.scatter(other.judged)
+        width = self.quantile * math.sqrt((seeds + images) / 2)
         return middle - width, middle, middle + width
 
     @property
@@ -94,31 +104,33 @@ class Verdict:
 def verdict(results: Sequence[Result], top: int, *, images: int) -> Verdict | None:
     """What the repeats show, by Tukey's test for all pairs (Tukey-Kramer); None without repeats.
 
-    Networks with fewer than two repeats are left out. Accuracies are on so many `images`.
+    Networks with fewer than two repeats are left out. Accuracies are on so many `images`, and what
+    those leave to chance is added to the test's variance.
     """
-    repeats: dict[str, list[float]] = {}
+    repeats: dict[str, list[Result]] = {}
     for result in results:
         if result.status == "complete" and result.rung == top and result.repeat:
-            repeats.setdefault(result.key, []).append(result.point.accuracy)
+            repeats.setdefault(result.key, []).append(result)
     found = [
-        Finalist(result, tuple(repeats[result.key]))
+        Finalist(result, judged(repeats[result.key], images))
         for result in complete(results, top)
         if len(repeats.get(result.key, ())) > 1
     ]
     found.sort(key=lambda f: (-f.mean, f.result.cost))
-    return Verdict(tuple(found), _reach(found, 1 / images)) if len(found) > 1 else None
+    if len(found) < 2:
+        return None
+    freedom = sum(len(finalist.accuracies) - 1 for finalist in found)
+    variance = _variance(found, freedom, quantum=1 / images)
+    return Verdict(tuple(found), variance, _studentized_range(len(found), freedom))
 
 
-def _reach(found: Sequence[Finalist], quantum: float) -> float:
-    """With one deviation for all: a few repeats of each show too little.
+def _variance(found: Sequence[Finalist], freedom: int, *, quantum: float) -> float:
+    """One for all networks: a few repeats of each show too little.
 
     What the step of the accuracies hides is added: equal repeats would be taken for a certainty.
     """
-    counts = [len(finalist.accuracies) for finalist in found]
-    freedom = sum(counts) - len(found)
-    squares = sum(n * pvariance(f.accuracies) for n, f in zip(counts, found, strict=True))
-    variance = squares / freedom + quantum**2 / 12
-    return _studentized_range(len(found), freedom) * math.sqrt(variance / 2)
+    squares = sum(len(f.accuracies) * pvariance(f.accuracies) for f in found)
+    return squares / freedom + quantum**2 / 12
 
 
 @cache

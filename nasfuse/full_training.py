@@ -25,6 +25,7 @@ from nasfuse.data.dataset import Dataset, Split
 from nasfuse.data.load import load_test
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
 from nasfuse.files import refusal, sweep, write_text
+from nasfuse.finals import REPEATS
 from nasfuse.kept_weights import load_weights, require_weights, save_weights
 from nasfuse.memory import (
     is_out_of_memory,
@@ -236,7 +237,9 @@ class FullTraining:
         if found and retry and not found.state.get("retry"):
             found = None
         retry = found.state.get("retry") if found else retry
-        seed = (settings.seed + number * REPEAT_STRIDE + int(key, 16)) % 2**31
+        # not those of the search, whose trainings chose the network: they were lucky ones
+        fresh = (REPEATS + 1 + number) * REPEAT_STRIDE
+        seed = (settings.seed + fresh + int(key, 16)) % 2**31
         torch.manual_seed(seed)
         network, train = build(settings.architecture), self.dataset.train
         if settings.all_data:

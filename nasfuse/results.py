@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from nasfuse.agreement import Judged
 from nasfuse.architecture import Architecture
 from nasfuse.documents import MAX_BYTES
 from nasfuse.errors import StorageError
@@ -49,7 +50,8 @@ class Result(BaseModel):
     over the limit of the search and it was not trained. `batch` is what it was trained with; where
     that is half of what the recipe says, `retry` says what made it begin again. Where it
     `recomputes`, dense layers did so to save memory. `weights_sha256` is that of the file with its
-    weights; studies of before that lack it.
+    weights. `right` says of a repeat on which validation images it is right (agreement.py). Studies
+    of before lack these two.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -76,6 +78,7 @@ class Result(BaseModel):
     retry: str | None = None
     recomputes: bool | None = None
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    right: str | None = Field(default=None, pattern=r"^[A-Za-z0-9+/]*={0,2}$")
     seconds: Amount
     cpu_seconds: Amount | None = None
     gpus: Amount | None = None
@@ -122,6 +125,15 @@ class Result(BaseModel):
         """What is to be low: MACs, parameters or milliseconds."""
         value = getattr(self, self.objective)
         return float("inf") if value is None else float(value)
+
+
+def judged(trainings: Sequence[Result], images: int) -> Judged:
+    """What complete trainings of one network say, on so many validation images."""
+    return Judged(
+        tuple(result.point.accuracy for result in trainings),
+        tuple(result.right for result in trainings),
+        images,
+    )
 
 
 def complete(results: Iterable[Result], rung: int) -> list[Result]:

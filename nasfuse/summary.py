@@ -18,7 +18,7 @@ from nasfuse.finals import REPEATS, Finalist, Verdict, verdict
 from nasfuse.pareto import Point, front, hypervolume
 from nasfuse.results import Result, complete, result_front
 
-SCATTER = 0.2  # points of accuracy between two trainings of one network with other seeds
+SCATTER = 0.3  # points of accuracy between two trainings of one network with other seeds
 
 
 class Row(NamedTuple):
@@ -77,8 +77,8 @@ class Summary:
     """What a study found. `rung` is the highest one that anything completed.
 
     `counts` are evaluations by rung and status; `history` is the hypervolume after each complete
-    evaluation of `rung`, in the order they ended. `baseline` is the most accurate network with one
-    fusion everywhere, `found` the most accurate of the others. `verdict` is what the finals say,
+    evaluation of `rung`, in the order they ended. `baseline` is the most accurate hand-made
+    network, `found` the most accurate of the others. `verdict` is what the finals say,
     `spending` what the trainings took. `alone`: one network only went to the end, and had its
     finals.
     """
@@ -168,15 +168,15 @@ def sentences(summary: Summary) -> list[str]:
     if summary.best is None:
         return [*lines, "No evaluation is complete yet, so there is no front to show."]
     lines.append(f"Best: {_brief(summary.best)}. Hypervolume {summary.hypervolume:.4f}.")
-    first, *rest = verdict_sentences(summary.verdict) if summary.verdict else [_open(summary)]
-    return [first, *lines, *_comparison(summary), *rest, summary.spending]
+    first, *rest = conclusion(summary)
+    return [first, *lines, *rest, summary.spending]
 
 
 def conclusion(summary: Summary) -> list[str]:
     """What may be said of the best networks, after the finals or without them."""
     if summary.verdict is not None or summary.best is None:
         return verdict_sentences(summary.verdict)
-    return [*_comparison(summary), _open(summary)]
+    return [_open(summary), *_comparison(summary)]
 
 
 def _open(summary: Summary) -> str:
@@ -228,7 +228,7 @@ def verdict_sentences(found: Verdict | None) -> list[str]:
         line,
         *_against_hand_made(found),
         f"Finals: {count} networks trained again with {seeds} seeds that had no part in "
-        "choosing them. The intervals are those between seeds, on the validation images.",
+        "choosing them. The intervals allow for other seeds and for other images of this kind.",
         *(_finalist(*pair) for pair in zip(found.finalists, found.margins, strict=True)),
     ]
 
@@ -240,7 +240,7 @@ def _against_hand_made(found: Verdict) -> list[str]:
         return ["No hand-made network is among the finalists, so nothing is claimed against one."]
     name = f"the best hand-made network, {hand_made.result.origin}"
     rivals = [finalist for finalist in found.finalists if not finalist.result.is_reference]
-    if best is hand_made:
+    if best.result.is_reference:
         if not rivals:
             return []
         rival = rivals[0]

@@ -19,7 +19,7 @@ from nasfuse.errors import BudgetError, DocumentError
 from nasfuse.fusion_map import FusionMap, place_names
 from nasfuse.holes import Choice, When, fill
 from nasfuse.network import cost
-from nasfuse.results import Result
+from nasfuse.results import Result, judged
 from nasfuse.scaling import channel_multiple, fit_to_budget, round_finely
 from nasfuse.space import PatternTrial, SearchSpace, used_part
 from nasfuse.stages import Stage
@@ -194,18 +194,21 @@ def compare(
 
     `validation` is the number of images that accuracies were measured on.
     """
-    trained: dict[str, dict[int, float]] = {}
+    trained: dict[str, dict[int, Result]] = {}
     for result in results:
-        accuracies = trained.setdefault(result.key, {})
+        repeats = trained.setdefault(result.key, {})
         if result.accuracy is not None:
-            accuracies[result.repeat] = result.accuracy
+            repeats[result.repeat] = result
     first, found = trained.get(original, {}), []
     for swap in swaps:
         second = trained.get(swap.architecture.key)
         if second is None:
             continue
         both = sorted(first.keys() & second.keys())
-        effect = paired([second[seed] - first[seed] for seed in both], quantum=1 / validation)
+        old, new = (judged([one[seed] for seed in both], validation) for one in (first, second))
+        differences = [b - a for a, b in zip(old.accuracies, new.accuracies, strict=True)]
+        images = new.scatter(old) if both else 0.0
+        effect = paired(differences, quantum=1 / validation, beside=images)
         found.append(Comparison(swap, len(both), effect))
     tested = [one.effect.p for one in found if one.effect]
     adjusted = iter(holm(tested))

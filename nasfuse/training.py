@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -42,12 +43,14 @@ class Score(NamedTuple):
 
     `calibrated_loss` is that at the temperature between 1/8 and 8 where it is lowest (Guo et al.
     2017, arXiv:1706.04599): free of how sure a network is altogether, which label smoothing and the
-    length of the training decide.
+    length of the training decide. `right` has a bit an image, in their order: whether the answer
+    was right.
     """
 
     accuracy: float
     loss: float
     calibrated_loss: float
+    right: bytes
 
 
 @cache
@@ -304,15 +307,17 @@ def evaluate(network: nn.Module, images: Images, *, batch: int = 128) -> Score:
         NonFiniteError: an output or a loss is infinite or not a number (argmax would still give a
             class).
     """
-    right, losses = 0, torch.zeros(len(_TEMPERATURES), dtype=torch.float64)
+    hits, losses = [], torch.zeros(len(_TEMPERATURES), dtype=torch.float64)
     for outputs, y in answers(network, images, batch=batch):
-        right += int((outputs.argmax(1) == y).sum())
+        hits.append((outputs.argmax(1) == y).cpu())
         sums = [functional.cross_entropy(outputs / t, y, reduction="sum") for t in _TEMPERATURES]
         losses += torch.stack(sums).cpu()
     if not losses.isfinite().all():  # outputs that are finite can be too far apart
         raise NonFiniteError("losses on validation images are not finite")
     means: list[float] = (losses / len(images)).tolist()
-    return Score(right / len(images), means[_TEMPERATURES.index(1.0)], _lowest(means))
+    right = torch.cat(hits).numpy()
+    loss, lowest = means[_TEMPERATURES.index(1.0)], _lowest(means)
+    return Score(int(right.sum()) / len(images), loss, lowest, np.packbits(right).tobytes())
 
 
 def _lowest(values: Sequence[float]) -> float:

@@ -96,7 +96,7 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
             sampler=options.sampler,
             studies=Path(folder),
         )
-        schedule.Schedule._promotions = lambda self, least: []  # type: ignore[method-assign]
+        schedule.Schedule._due = lambda self, least: []  # type: ignore[method-assign]
         began = time.time()
 
         def listen(progress: schedule.Progress) -> None:

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import tukey_hsd
 
+from nasfuse.agreement import packed
 from nasfuse.finals import CONFIDENCE, FINALISTS, REPEATS, finalists, verdict
 from nasfuse.results import Result
 from nasfuse.summary import verdict_sentences
 
 MakeResult = Callable[..., Result]
-TOP, IMAGES = 2, 100_000
+TOP, IMAGES = 2, 10**9  # so many that only seeds leave anything to chance
+FEW = 1000
 
 
 def study(make_result: MakeResult, repeats: Mapping[int, Sequence[float]]) -> list[Result]:
@@ -141,3 +143,48 @@ def test_of_equal_networks_hardly_ever_one_wins(make_result: MakeResult, network
         found = verdict(study(make_result, repeats), TOP, images=IMAGES)
         declared += found is not None and found.clear
     assert declared <= 0.065 * runs  # 5 %, and two standard errors
+
+
+def answered(
+    make_result: MakeResult, generator: np.random.Generator, *, networks: int, worse: float
+) -> list[Result]:
+    """Repeats on FEW images, each network good at others; all but the first are worse."""
+    results = []
+    for number in range(networks):
+        expected = 0.9 - (worse if number else 0.0)
+        sure = generator.random(FEW) < expected  # the same ones whatever the seed
+        for repeat in range(REPEATS + 1):
+            other = generator.random(FEW) < 0.02
+            right = np.where(other, generator.random(FEW) < expected, sure)
+            one = make_result(
+                number,
+                rung=TOP,
+                repeat=repeat,
+                accuracy=float(right.mean()),
+                right=packed(np.packbits(right).tobytes()) if repeat else None,
+            )
+            results.append(one)
+    return results
+
+
+@pytest.mark.parametrize("networks", [2, 4])
+def test_what_is_chance_of_the_images_makes_no_winner(
+    make_result: MakeResult, networks: int
+) -> None:
+    """Other images would give another order, though all seeds agree on these."""
+    generator, runs, declared, differing = np.random.default_rng(0), 300, 0, 0
+    for _ in range(runs):
+        results = answered(make_result, generator, networks=networks, worse=0.0)
+        found = verdict(results, TOP, images=FEW)
+        assert found is not None
+        declared += any(low > 0 for low, _, _ in found.margins)
+        differing += found.margins[-1][1] > 3 * found.finalists[0].deviation
+    assert declared <= 0.075 * runs  # 5 %, and two standard errors
+    assert differing > 0.2 * runs, "seeds alone would have seen a difference"
+
+
+def test_a_large_difference_is_shown_on_few_images_too(make_result: MakeResult) -> None:
+    results = answered(make_result, np.random.default_rng(0), networks=3, worse=0.15)
+    found = verdict(results, TOP, images=FEW)
+    assert found is not None
+    assert found.clear

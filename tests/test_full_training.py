@@ -18,7 +18,9 @@ from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
 from nasfuse.exporting.origin import origin_of_training
+from nasfuse.finals import REPEATS
 from nasfuse.full_training import FullTraining, Moment
+from nasfuse.searching.worker import REPEAT_STRIDE
 from nasfuse.trained import Scores, Trained, find_trained, read_trained
 from nasfuse.training import NonFiniteError, Training
 from nasfuse.training_plan import TrainOptions, plan_training
@@ -72,6 +74,29 @@ def same(first: list[dict[str, torch.Tensor]], second: list[dict[str, torch.Tens
     return len(first) == len(second) and all(
         torch.equal(a[name], b[name]) for a, b in zip(first, second, strict=True) for name in a
     )
+
+
+def test_no_seed_is_one_of_the_search_that_chose_the_network(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That search's trainings were lucky, or it would have chosen another network."""
+    seeds: set[int] = set()
+
+    class Noted(Training):
+        def __init__(self, *arguments: Any, seed: int, **options: Any) -> None:
+            seeds.add(seed)
+            super().__init__(*arguments, seed=seed, **options)
+
+    monkeypatch.setattr(full_training, "Training", Noted)
+    planned = plan()
+    planned.run()
+    settings = planned.settings
+    of_search = {
+        (settings.seed + repeat * REPEAT_STRIDE + int(settings.architecture.key, 16)) % 2**31
+        for repeat in range(REPEATS + 1)
+    }
+    assert len(seeds) == 2
+    assert not seeds & of_search
 
 
 def test_seeds_are_trained_and_the_test_images_read_once(plan: Plan, reads: list[str]) -> None:

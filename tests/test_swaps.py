@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from nasfuse.agreement import packed
 from nasfuse.effects import Effect
 from nasfuse.errors import BudgetError
 from nasfuse.fusion_map import Cell, FusionMap
@@ -115,7 +116,7 @@ def test_pairs_are_of_one_seed(make_result: MakeResult) -> None:
         *trained(make_result, second, {2: 0.85, 3: 0.815}),
         *trained(make_result, third, {9: 0.99}),
     ]
-    found = compare("0" * 12, some_swaps(), results, validation=2000)
+    found = compare("0" * 12, some_swaps(), results, validation=10**9)
     assert [one.seeds for one in found] == [4, 2, 0]
     assert found[0].effect is not None
     assert found[0].effect.estimate == pytest.approx(0.03)
@@ -138,12 +139,39 @@ def test_equal_networks_are_hardly_ever_told_apart(make_result: MakeResult) -> N
         results = []
         for network, row in zip([None, *swaps], draws, strict=True):
             results += trained(make_result, network, dict(enumerate(map(float, row), 1)))
-        found = compare("0" * 12, swaps, results, validation=2000)
+        found = compare("0" * 12, swaps, results, validation=10**9)
         declared += any(one.judgement.endswith("is better") for one in found)
         held += sum(one.effect.low <= 0 <= one.effect.high for one in found if one.effect)
         tests += len(found)
     assert declared <= 0.05 * runs + 2 * np.sqrt(0.05 * runs)
     assert 0.93 <= held / tests <= 0.975
+
+
+def test_what_is_chance_of_the_images_shows_no_difference(make_result: MakeResult) -> None:
+    """A swap that is right on other images, by as many more in every training."""
+    swap, images = some_swaps()[0], 400
+    answers = np.ones((2, images), dtype=bool)
+    answers[0, :42], answers[1, 30:60] = False, False
+    for known in (True, False):
+        results = [
+            make_result(
+                7,
+                key=key,
+                rung=2,
+                repeat=repeat,
+                accuracy=float(right.mean()),
+                right=packed(np.packbits(right).tobytes()) if known else None,
+            )
+            for key, right in zip(("0" * 12, swap.architecture.key), answers, strict=True)
+            for repeat in range(1, 6)
+        ]
+        [found] = compare("0" * 12, [swap], results, validation=images)
+        assert found.effect is not None
+        assert found.effect.estimate == pytest.approx(0.03)
+        assert found.judgement == "not shown"
+        if not known:  # 2.776 is Student's t for five seeds
+            error = np.sqrt((0.895 * 0.105 + 0.925 * 0.075) / images)
+            assert found.effect.high == pytest.approx(0.03 + 2.776 * error, rel=0.01)
 
 
 def test_a_failed_training_is_no_accuracy(make_result: MakeResult) -> None:

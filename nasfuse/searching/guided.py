@@ -70,7 +70,7 @@ class GuidedSampler(MemberSampler):
         if len(told) < STARTUP:
             return self._first(front=front)
         margin = MARGIN if front else _margin(told)
-        told = self._some(told)
+        told = self._some(told, front=front)
         if front:
             self._unit = _unit(told, self.domain)
         members = [Member(t.params, t.values[1]) if front else self._member(t.params) for t in told]
@@ -167,12 +167,16 @@ class GuidedSampler(MemberSampler):
         self._weights = fit(part, values[few], self._weights, steps=steps)
         self._fitted = count
 
-    def _some(self, told: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """At most so many that the surrogate stays fast: the best, the latest, and others."""
+    def _some(self, told: Sequence[FrozenTrial], *, front: bool) -> list[FrozenTrial]:
+        """At most so many that the surrogate stays fast: the best, the latest, and others.
+
+        The best for their cost, where a front is looked for.
+        """
         if len(told) <= OBSERVED:
             return list(told)
-        part = OBSERVED // 3
-        best = sorted(told, key=lambda trial: -trial.values[0])[:part]
+        part, values = OBSERVED // 3, np.array([trial.values for trial in told])
+        merits = beside_trend(values[:, 0], values[:, 1]) if front else values[:, 0]
+        best = [told[place] for place in np.argsort(-merits, kind="stable")[:part]]
         chosen = {trial.number: trial for trial in (*best, *told[-part:])}
         others = [trial for trial in told if trial.number not in chosen]
         for trial in self.random.sample(others, OBSERVED - len(chosen)):

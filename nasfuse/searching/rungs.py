@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Sequence
+from itertools import islice
 
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result, Step
@@ -82,6 +83,16 @@ class Ladder:
             for result in group[: max(self.kept(rung, len(group)), least)]
             if Step(result.key, rung + 1) not in started
         ]
+
+    def following(self, results: Sequence[Result], started: set[Step]) -> list[Result]:
+        """The best one of each band and rung that has not gone up a rung."""
+        self.bands.take(results)
+        found = []
+        for rung in range(self.recipe.top):
+            for group in self.bands.grouped.get(rung, {}).values():
+                left = (one for one in group if Step(one.key, rung + 1) not in started)
+                found += list(islice(left, 1))
+        return found
 
     def kept(self, rung: int, count: int) -> int:
         """How many of so many networks that were judged on this rung of a band go up.

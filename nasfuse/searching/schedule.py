@@ -157,21 +157,27 @@ class Schedule:
         are trained again, and a search by the clock fills what time is left with the next best.
         """
         if self._wants_more():
-            return self._promotions(0)
-        if ahead := self._promotions(1) or self._finals():
+            return self._jobs(self._due(0))
+        if ahead := self._jobs(self._due(1)) or self._finals():
             return ahead
-        by_clock = self.progress.limits.seconds is not None
-        return self._promotions(len(self.started)) if by_clock else []
+        if self.progress.limits.seconds is None:
+            return []
+        return self._jobs(self.ladder.following(self.progress.results, self.started))
 
-    def _promotions(self, least: int) -> list[Job]:
-        """Promotions of networks that can be expected to reach the top in time.
+    def _due(self, least: int) -> list[Result]:
+        """Who is to go up a rung now.
 
         At the end the best hand-made network is among them, for the others to be compared with.
         """
-        ahead = self.ladder.promotable(self.progress.results, self.started, least=least)
+        results, started = self.progress.results, self.started
+        ahead = self.ladder.promotable(results, started, least=least)
         if least:
-            best = self.ladder.best_reference(self.progress.results, self.started)
+            best = self.ladder.best_reference(results, started)
             ahead += [result for result in best if result not in ahead]
+        return ahead
+
+    def _jobs(self, ahead: list[Result]) -> list[Job]:
+        """Of each network the next rung, where it can be expected to reach the top in time."""
         chosen = [result for result in ahead if self.ladder.seconds(result) <= self.progress.room]
         # the longest first, by what they compute: measured times would differ between two runs
         chosen.sort(key=lambda result: result.macs * self.ladder.left(result), reverse=True)
@@ -220,10 +226,8 @@ class Schedule:
 
     def _reserve(self, limit: float) -> float:
         """Seconds that the end of a search takes, within bounds."""
-        results, started = self.progress.results, self.started
-        ahead = self.ladder.promotable(results, started, least=1)
-        ahead += [r for r in self.ladder.best_reference(results, started) if r not in ahead]
-        needed = [self.ladder.seconds(result) for result in ahead]
+        results = self.progress.results
+        needed = [self.ladder.seconds(result) for result in self._due(1)]
         promotions = sum(needed) / self.workers + max(needed, default=0.0) / 2
         again = [self.ladder.seconds_again(r) for r in finalists(results, self.ladder.recipe.top)]
         finals = min(REPEATS * sum(again) / self.workers, FINALS_SHARE * limit)

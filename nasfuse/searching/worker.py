@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from nasfuse.agreement import packed
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.checkpoints import load_checkpoint, remove_checkpoint, save_checkpoint
 from nasfuse.data.batches import Images, Normalisation, subset
@@ -261,6 +262,9 @@ class Evaluation:
         validation = self._images(self.task.dataset.validation)
         score = evaluate(training.network, validation, batch=batch)
         scores: dict[str, Any] = {**score._asdict(), "train_loss": training.loss}
+        right = scores.pop("right")
+        if self.job.repeat:  # what is repeated will be compared
+            scores["right"] = packed(right)
         if not self.task.paired:
             weights = self.folder / f"{self.job.step.stem}.safetensors"
             scores["weights_sha256"] = save_weights(weights, training.network, key=self.job.key)

@@ -57,6 +57,19 @@ def test_small_networks_are_compared_with_small_ones(make_result: MakeResult) ->
     assert {r.number for r in chosen} == {KEEP - 1, 20 + KEEP - 1}
 
 
+def test_what_time_is_left_goes_to_the_best_of_each_band_in_turn(make_result: MakeResult) -> None:
+    small = [make_result(n, accuracy=0.1 + n / 100, macs=100) for n in range(3)]
+    large = [make_result(20 + n, accuracy=0.8 - n / 100, macs=900 - 10 * n) for n in range(3)]
+    paused = [make_result(22, rung=1, accuracy=0.7, macs=880)]
+    results, climbing = [*small, *large, *paused], ladder()
+    begun = started(results)
+    turns = []
+    while following := climbing.following(results, begun):
+        turns.append([(r.rung, r.number) for r in following])
+        begun |= {Step(r.key, r.rung + 1) for r in following}
+    assert turns == [[(0, 2), (0, 20), (1, 22)], [(0, 1), (0, 21)], [(0, 0)]]
+
+
 def test_bands_are_of_the_cost_that_is_to_be_low(make_result: MakeResult) -> None:
     """Here parameters: networks of as many MACs are compared with those of their own size only."""
     common = {"objective": "params", "macs": 900}

@@ -15,7 +15,13 @@ from optuna.trial import TrialState
 
 from nasfuse.holes import Value
 from nasfuse.results import SAMPLERS
-from nasfuse.searching.guided import beside_trend, log_improvement, transformed
+from nasfuse.searching.guided import (
+    OBSERVED,
+    GuidedSampler,
+    beside_trend,
+    log_improvement,
+    transformed,
+)
 from nasfuse.searching.members import Asked, Domain, Replay, key
 from nasfuse.searching.proposing import domain as domain_of
 from nasfuse.searching.samplers import make_sampler
@@ -247,6 +253,22 @@ def test_a_replay_redraws_what_is_no_longer_allowed() -> None:
     assert replay.suggest_int("b", 0, 8, step=4) in (0, 4, 8)
     assert 1 <= replay.suggest_float("c", 1.0, 2.0, log=True) <= 2
     assert replay.params.keys() == given.keys()
+
+
+def test_of_many_members_the_best_for_their_cost_are_kept() -> None:
+    """The surrogate sees some of them only; by value alone no cheap one would be among them."""
+    generator, told = random.Random(0), []
+    for number in range(4 * OBSERVED):
+        doublings, merit = generator.uniform(0, 6), generator.gauss(0, 0.3)
+        values = [0.6 * doublings + merit, 2.0**doublings]
+        told.append(optuna.trial.create_trial(values=values, user_attrs={"merit": merit}))
+        told[-1].number = number
+    sampler = GuidedSampler(Domain(suggest, cost), 0)
+    kept = sampler._some(told, front=True)
+    cheap = [trial for trial in told if trial.values[1] < 4]
+    best = sorted(cheap, key=lambda trial: -trial.user_attrs["merit"])[: len(cheap) // 25]
+    assert len(kept) == OBSERVED
+    assert {trial.number for trial in best} <= {trial.number for trial in kept}
 
 
 def test_small_differences_are_seen_beside_the_trend_with_cost() -> None:

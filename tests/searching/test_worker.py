@@ -18,7 +18,7 @@ from nasfuse.data.batches import measure
 from nasfuse.data.dataset import Dataset
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe, Rung
-from nasfuse.results import Result
+from nasfuse.results import Result, judged
 from nasfuse.searching.worker import Evaluation, Job, Task, TooSlow, record, recorded
 
 RUNGS = (Rung(share=0.5, epochs=1), Rung(share=1.0, epochs=3))
@@ -140,6 +140,10 @@ def test_repeats_differ_in_their_seed_and_files(task: Task, job: Job) -> None:
     first, again = (finish(Evaluation(task, replace(job, repeat=n))) for n in (0, 1))
     assert (first.repeat, again.repeat) == (0, 1)
     assert first.loss != again.loss
+    assert first.right is None
+    right = judged([again, again], len(task.dataset.validation)).bits
+    assert right is not None
+    assert right[0].bit_count() == round((again.accuracy or 0) * len(task.dataset.validation))
     names = {p.name for p in (task.trials / job.key).iterdir()}
     assert {"rung1.json", "rung1-1.json", "rung1.safetensors", "rung1-1.safetensors"} <= names
 
