@@ -65,7 +65,7 @@ def _neighbours(study: Study) -> list[Study]:
 
 
 def _results(other: Study) -> list[Result]:
-    """None where they are damaged, which is said by who opens that study."""
+    """No results where they are damaged, which is said by who opens that study."""
     try:
         return other.results
     except NasfuseError:

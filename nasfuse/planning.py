@@ -113,6 +113,8 @@ def plan_search(options: SearchOptions) -> Plan:
         check_latency(
             space, max_latency, torch.device("cuda" if resources.gpus_per_trial else "cpu")
         )
+    if options.recipe is None:
+        recipe = recipe.for_images(len(dataset.train), as_long=options.epochs is not None)
     normalisation = measure(dataset.train)
     name = options.name or free_name(options.studies, dataset.name)
     settings = Settings(
@@ -130,7 +132,7 @@ def plan_search(options: SearchOptions) -> Plan:
         classes=dataset.classes,
         mean=normalisation.mean,
         std=normalisation.std,
-        recipe=recipe if options.recipe else recipe.for_images(len(dataset.train)),
+        recipe=recipe,
         sampler=options.sampler,
         seed=options.seed,
         tracking_uri=_absolute_store(tracking_uri),

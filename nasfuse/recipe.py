@@ -128,14 +128,17 @@ class Recipe(BaseModel):
         before = self.rungs[rung - 1].passes if self.run(rung) < rung else 0.0
         return self.rungs[rung].passes - before
 
-    def for_images(self, count: int) -> Recipe:
+    def for_images(self, count: int, *, as_long: bool = False) -> Recipe:
         """The same recipe for a training set of this size.
 
         The first rung sees FEWEST images where there are so many and SHORT of what a full training
         sees, for on fewer it would rank networks by chance; and a full training is at least LONGER
-        times as long as the first rung, for otherwise it would find nothing new.
+        times as long as the first rung, for otherwise it would find nothing new. Where it has to be
+        `as_long` as it is, the first rung is shorter instead.
         """
         start = max(self.rungs[0].passes, min(1.0, FEWEST / count))
+        if as_long:
+            start = min(start, self.rungs[-1].passes / LONGER)
         epochs = max(self.rungs[-1].epochs, math.ceil(LONGER * start / self.rungs[-1].share))
         recipe = self.with_epochs(epochs)
         passes = round(max(start, SHORT * recipe.rungs[-1].passes), 4)

@@ -23,6 +23,16 @@ def test_a_longer_training_begins_with_a_longer_first_rung(epochs: int, first: f
     assert rungs[-1].passes == epochs
 
 
+@pytest.mark.parametrize("epochs", [1, 3, 20])
+def test_epochs_that_were_asked_for_are_not_raised(epochs: int) -> None:
+    """Of few images the first rung is shortened, where otherwise the last would be longer."""
+    asked = Recipe().with_epochs(epochs)
+    assert [rung.passes for rung in asked.for_images(800, as_long=True).rungs] == pytest.approx(
+        [max(0.1, 0.0375) * epochs if epochs < 10 else 1, epochs / 4, epochs]
+    )
+    assert asked.for_images(800).rungs[-1].passes == max(10, epochs)
+
+
 def test_epochs_are_those_of_the_last_rung() -> None:
     assert [rung.epochs for rung in Recipe().with_epochs(7).rungs] == [1, 7, 7]
     apart = Recipe(rungs=(Rung(share=0.5, epochs=1), Rung(share=1, epochs=1)))

@@ -30,8 +30,9 @@ Verbose = Annotated[
 
 
 AGAIN = "stopped at once; the same command goes on"
+EPOCH = "stopped at once; the same command goes on from the last epoch"
 RESUME = "stopped at once; nasfuse resume goes on with the newest study"
-LAST_WORDS = {"search": RESUME, "resume": RESUME, "explain": AGAIN, "train": AGAIN}
+LAST_WORDS = {"search": RESUME, "resume": RESUME, "explain": AGAIN, "train": EPOCH}
 
 
 def guarded(verb: Callable[..., None]) -> Callable[..., None]:

@@ -28,7 +28,7 @@ def explain(
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each network.")] = 5,
     time_limit: Annotated[
-        str | None, typer.Option(help="Begin no training that would end later, such as 30m.")
+        str | None, typer.Option(help="Begin no training that would end much later, such as 30m.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Where the same images are now.")] = None,
     workers: Workers = None,

@@ -49,7 +49,10 @@ def search(
     trials: Trials = None,
     time_limit: TimeLimit = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of a full training.  [default: 1]")
+        int | None,
+        typer.Option(
+            min=1, help="Epochs of a full training.  [default: 1, more of under 10,000 images]"
+        ),
     ] = None,
     workers: Workers = None,
     gpus_per_trial: GpusPerTrial = None,
@@ -164,7 +167,10 @@ def resume(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Stop after this many networks in all.")
     ] = None,
-    time_limit: TimeLimit = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(help="Stop after this time, such as 30m.  [default: as first asked for]"),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Where the same images are now.")] = None,
     workers: Workers = None,
     gpus_per_trial: GpusPerTrial = None,

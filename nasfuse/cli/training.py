@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -79,17 +77,12 @@ def train(
         studies=studies,
     )
     console = make_console(as_json)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     done = []
-    try:
-        for one in each_finalist(options):
-            shown = following(console, quiet=quiet)
-            with shown as (announce, listen), decoding(console, quiet=quiet):
-                done.append(run(one, announce=announce, listen=listen))
-            print_trained(console, done[-1])
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last epoch", file=sys.stderr)
-        raise typer.Exit(130) from None
+    for one in each_finalist(options):
+        shown = following(console, quiet=quiet)
+        with shown as (announce, listen), decoding(console, quiet=quiet):
+            done.append(run(one, announce=announce, listen=listen))
+        print_trained(console, done[-1])
     print_compared(console, done)
     if as_json:
         documents = [

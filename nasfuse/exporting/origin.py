@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from nasfuse.architecture import Architecture
 from nasfuse.data.dataset import Split
 from nasfuse.data.load import load_dataset, runs_code
-from nasfuse.errors import DataError, UsageError
+from nasfuse.errors import DataError, SetupError, UsageError
 from nasfuse.kept_weights import require_weights
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
@@ -83,7 +83,7 @@ def _not_trained(study: Study, result: Result, *, full: bool) -> UsageError:
         f"trial {result.number} has not been trained fully",
         where=str(study.folder),
         why=f"its weights have seen {runs}",
-        fix=f"nasfuse train {shlex.quote(study.folder.name)} --trial {result.number}"
+        fix=f"nasfuse train {shlex.quote(str(study.folder))} --trial {result.number}"
         "   or --weights search",
     )
 
@@ -101,7 +101,7 @@ def _of_search(study: Study, result: Result) -> Origin:
         f"Validation accuracy {result.point.accuracy:.2%} (1 seed, {settings.validation:,} "
         "images), by which the search may have chosen this run."
     ]
-    again = [
+    repeats = [
         r.point.accuracy
         for r in study.results
         if r.key == result.key
@@ -109,18 +109,18 @@ def _of_search(study: Study, result: Result) -> Origin:
         and r.repeat
         and r.status != "failed"
     ]
-    if len(again) > 1:
+    if len(repeats) > 1:
         quality.append(
-            f"Trained again by the finals: validation accuracy {fmean(again):.2%} +- "
-            f"{100 * stdev(again):.2f} ({len(again)} other seeds, which did not choose it)."
+            f"Trained again by the finals: validation accuracy {fmean(repeats):.2%} +- "
+            f"{100 * stdev(repeats):.2f} ({len(repeats)} other seeds, which did not choose it)."
         )
     quality.append("Test accuracy: never measured. `nasfuse train` does, with several seeds.")
     path = study.trial(result.key) / f"{result.step.stem}.safetensors"
-    fix = f"put the file back, or: nasfuse train {study.folder.name} --trial {result.number}"
+    again = f"nasfuse train {shlex.quote(str(study.folder))} --trial {result.number}"
     recipe = settings.recipe.at(result.rung)
     return Origin(
         architecture=result.architecture,
-        weights=require_weights(path, result.weights_sha256, fix=fix),
+        weights=require_weights(path, result.weights_sha256, fix=f"put the file back, or: {again}"),
         kind="search" if top else "short",
         story=story,
         quality=tuple(quality),
@@ -191,7 +191,7 @@ def with_images(origin: Origin) -> tuple[Origin, Split | None]:
         return origin, None
     try:
         dataset = load_dataset(data, side=side, seed=seed, skip_bad=skip_bad)
-    except DataError:
+    except (DataError, SetupError):  # SetupError: what reads them is not installed here
         return origin, None
     if dataset.fingerprint != origin.fingerprint:
         return origin, None

@@ -63,7 +63,7 @@ def run_search(
     _run_jobs(progress, dataset, plan, resources=resources, listen=listen)
     if not progress.broken:
         proposer.keep()
-    _raise_what_ended(progress, again=f"nasfuse resume {shlex.quote(settings.name)}")
+    _raise_what_ended(progress, again=f"nasfuse resume {shlex.quote(str(study.folder))}")
     return progress
 
 
@@ -91,7 +91,7 @@ def run_swaps(
         return FixedJobs(progress, jobs, workers)
 
     _run_jobs(progress, dataset, plan, resources=resources, listen=listen, paired=True)
-    _raise_what_ended(progress, again=f"nasfuse explain {shlex.quote(study.settings.name)}")
+    _raise_what_ended(progress, again="give the same `nasfuse explain` again")
     return progress
 
 

@@ -151,7 +151,7 @@ class Study:
             raise UsageError(
                 f"there is a study '{folder.name}' already",
                 where=str(folder),
-                fix=f"nasfuse resume {shlex.quote(folder.name)}   or another --name",
+                fix=f"nasfuse resume {shlex.quote(str(folder))}   or another --name",
             ) from None
         except OSError as error:
             raise refusal(folder, error) from None
@@ -361,7 +361,7 @@ def images_again(settings: Settings, data: str | None) -> Dataset:
             f"the images of this study come from a function, {source}",
             where=f"study '{settings.name}'",
             why="code runs only where its name is typed, and not because a study's file names it",
-            fix=f"nasfuse resume {shlex.quote(settings.name)} --data {source}",
+            fix=f"give the same command with --data {source}",
         )
     dataset = load_dataset(
         source, side=settings.side, seed=settings.seed, skip_bad=settings.skip_bad
