@@ -1,7 +1,8 @@
 """How much compute does it take to find a network as good as random search does?
 
     python scripts/bench_strategies.py --out FOLDER [--budget 1MFLOPs] [--data sample]
-        [--judge fashion-mnist] [--epochs 4] [--trainings 40] [--seeds 2] [--workers 2] [--json]
+        [--judge fashion-mnist] [--epochs 4] [--trainings 40] [--seeds 2] [--only NAME[,NAME]]
+        [--workers 2] [--json]
 
 Runs strategies on one space, with one trainer, and counts the processor's seconds of training and
 judging until each holds a fully trained network of the target accuracy:
@@ -20,7 +21,8 @@ does not reach it counts with the seconds that random search needs, which favour
 rows are marked. The three others are favoured in one more way: they need not find cheap networks,
 as the default search does for its front. `at budget` need not either.
 
-What has run is kept in the folder, so the script can be stopped and started again.
+What has run is kept in the folder, so the script can be stopped and started again; the table is of
+all that is there, whatever `--only` and `--seeds` say of what is to run.
 """
 
 from __future__ import annotations
@@ -299,9 +301,8 @@ STRATEGIES: dict[str, Callable[[Setting, int], Run]] = {
 
 
 def run_all(setting: Setting, names: Sequence[str], seeds: int, folder: Path) -> dict[str, Any]:
-    """The runs of every strategy; those of earlier calls are taken from the folder."""
+    """The runs of every strategy that the folder holds, those named for these seeds among them."""
     folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[Run]] = {name: [] for name in names}
     for seed, name in itertools.product(range(seeds), names):
         path = folder / f"{name}-{seed}.json"
         if not path.exists():
@@ -310,8 +311,12 @@ def run_all(setting: Setting, names: Sequence[str], seeds: int, folder: Path) ->
                 run = pool.submit(STRATEGIES[name], setting, seed).result()
             path.write_text(json.dumps(run))
             print(f"{name}, seed {seed}: {_text(run)}", file=sys.stderr, flush=True)
-        found[name].append([Trained(*each) for each in json.loads(path.read_text())])
-    return found
+    kept = {name: sorted(folder.glob(f"{name}-*.json")) for name in STRATEGIES}
+    return {name: [_read(path) for path in paths] for name, paths in kept.items() if paths}
+
+
+def _read(path: Path) -> Run:
+    return [Trained(*each) for each in json.loads(path.read_text())]
 
 
 def _text(run: Run) -> str:
@@ -332,11 +337,12 @@ def show(found: dict[str, Any]) -> None:
         f"target {found['target']:.4f}, what random search holds after {found['seconds']:.0f} "
         "CPU-seconds of full trainings"
     )
-    titles = " ".join(f"{f'times {name}':>22}" for name in OURS)
+    ours = list(found["rows"][0]["times"])
+    titles = " ".join(f"{f'times {name}':>22}" for name in ours)
     print(f"{'strategy':<9} runs full {'CPU-seconds':>12} {'at the end':>11} {titles}")
     for row in found["rows"]:
         seconds = f"{'' if row['reached'] else '> '}{row['CPU-seconds']:.0f}"
-        times = " ".join(f"{_interval(row['times'][name]):>22}" for name in OURS)
+        times = " ".join(f"{_interval(row['times'][name]):>22}" for name in ours)
         counts = f"{row['strategy']:<9} {row['runs']:>4} {row['trainings']:>4.0f}"
         print(f"{counts} {seconds:>12} {row['at the end']:>11.4f} {times}")
 
@@ -351,6 +357,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--trainings", type=int, default=40, help="N, of random search and TPE")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default=",".join(STRATEGIES), help="what is to run")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -367,10 +374,12 @@ def main() -> None:
         options.trainings,
         options.workers,
     )
-    runs = run_all(setting, list(STRATEGIES), options.seeds, options.out)
-    found = compare(runs, setting.trainings, OURS)
+    runs = run_all(setting, options.only.split(","), options.seeds, options.out)
+    if "random" not in runs or not runs.keys() & set(OURS):
+        parser.error("there is nothing to compare: neither 'random' nor one of ours has run")
+    found = compare(runs, setting.trainings, [name for name in OURS if name in runs])
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    about = {"machine": f"{platform.machine()}, {versions}", "seeds": options.seeds}
+    about = {"machine": f"{platform.machine()}, {versions}"}
     if options.json:
         print(json.dumps({**about, **setting.__dict__, **found}))
         return
