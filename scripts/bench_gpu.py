@@ -160,7 +160,11 @@ def packing(bench: Bench) -> Iterator[Row]:
         for process in running:  # all are ready before any begins
             assert process.stdout is not None
             process.stdout.readline()
-        rates = [float(process.communicate("go\n")[0].split()[-1]) for process in running]
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        rates = [float(process.communicate()[0].split()[-1]) for process in running]
         first = first or sum(rates)
         yield {"at once": count, "images/s": sum(rates), "gain": sum(rates) / first}
 

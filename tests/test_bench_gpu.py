@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import bench_gpu
 import pytest
 
 from nasfuse.architecture import Architecture
@@ -36,6 +38,45 @@ def test_all_tables_of_a_gpu(tmp_path: Path, architecture: Architecture) -> None
     assert trained["network"] != architecture.key, "it has the classes of the images"
     assert 0 < trained["test accuracy"] < 1
     assert trained["an hour"] == pytest.approx(3600 / trained["seconds"])
+
+
+class Member:
+    """A process that measures 8 images a second for itself, of which some run at once."""
+
+    running = 0
+
+    def __init__(self, *unused: object, **options: object) -> None:
+        self.stdin, self.stdout = self, self
+
+    def readline(self) -> str:
+        return "ready\n"
+
+    def write(self, text: str) -> None:
+        assert text == "go\n"
+        Member.running += 1
+
+    def flush(self) -> None:
+        pass
+
+    def communicate(self, text: str | None = None) -> tuple[str, None]:
+        if text:
+            self.write(text)
+        rate = 8.0 / Member.running
+        if text:
+            Member.running -= 1
+        return f"{rate}\n", None
+
+
+def test_processes_of_the_packing_table_run_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("data", "device", "batch", "macs", "kinds")
+    options = SimpleNamespace(together="1,4", seconds=1, **dict.fromkeys(names, ""))
+    monkeypatch.setattr(subprocess, "Popen", Member)
+    rows = bench_gpu.packing(SimpleNamespace(options=options))  # type: ignore[arg-type]
+    assert next(rows)["images/s"] == 8
+    Member.running = 0
+    assert next(rows)["images/s"] == 8, "four share what one has"
 
 
 @pytest.mark.slow
