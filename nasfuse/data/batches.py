@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -75,17 +76,26 @@ class Images:
         cannot train on, is then left out. The augmentation draws from torch's global generator.
         """
         whole = torch.arange(len(self)) if order is None else order
+        whole = whole.to(self.pixels.device)  # at once: for each copy a GPU has to be waited for
         for indices in torch.split(whole, size):
             if len(indices) == 1 and order is not None:
                 continue
-            indices = indices.to(self.pixels.device)
             pixels = self.pixels.index_select(0, indices)  # several times as fast as [indices]
             batch = self._normalised(flipped(pixels) if vary and vary.flip else pixels)
             yield augmented(batch, vary) if vary else batch, self.labels[indices]
 
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation on the device, (1, channels, 1, 1) each."""
+        device, how = self.pixels.device, self.normalisation
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+            for values in (how.mean, how.std)
+        )
+        return mean, std
+
     def _normalised(self, pixels: Tensor) -> Tensor:
-        mean = pixels.new_tensor(self.normalisation.mean, dtype=torch.float32).view(1, -1, 1, 1)
-        std = pixels.new_tensor(self.normalisation.std, dtype=torch.float32).view(1, -1, 1, 1)
+        mean, std = self._scale
         images = pixels.float().div_(255).sub_(mean).div_(std)  # in place: less memory to fill
         if images.shape[-2:] != (self.resolution, self.resolution):
             side = (self.resolution, self.resolution)

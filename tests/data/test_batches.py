@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from nasfuse.data.batches import Images, Normalisation, measure
 from nasfuse.data.dataset import Split
@@ -34,6 +37,39 @@ def test_the_resolution_follows_the_network_and_is_smooth(resolution: int) -> No
     assert labels.tolist() == [0, 1, 0, 1]
     if resolution < 64:  # without antialiasing a chequerboard would stay black and white
         assert (batch[..., 2:-2, 2:-2] - 0.5).abs().max() < 0.15
+
+
+class Copies(TorchFunctionMode):
+    """Counts what is copied from main memory to a device, for which a GPU is waited for."""
+
+    count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        self.count += func in {Tensor.to, Tensor.new_tensor, torch.tensor}
+        return func(*args, **(kwargs or {}))
+
+
+def test_batches_on_a_device_copy_the_order_once() -> None:
+    pixels = torch.zeros(24, 3, 8, 8, dtype=torch.uint8, device="meta")
+    images = Images(pixels, pixels[:, 0, 0, 0].long(), Normalisation((0.5,) * 3, (0.2,) * 3), 8)
+    with Copies() as copies:
+        assert len(list(images.batches(4, order=torch.arange(24)))) == 6
+        assert copies.count == 3, "the order, the mean and the deviation"
+        assert len(list(images.batches(4))) == 6
+        assert copies.count == 4
+
+
+def test_images_that_were_judged_by_can_be_trained_on() -> None:
+    split = Split(np.zeros((4, 1, 8, 8), np.uint8), np.arange(4))
+    images = Images.of(split, Normalisation((0.5,), (0.25,)), resolution=8, device=CPU)
+    with torch.inference_mode():
+        [(judged, _)] = images.batches(4)
+    [(batch, _)] = images.batches(4, order=torch.arange(4))
+    weight = torch.ones(1, 1, 3, 3, requires_grad=True)
+    torch.nn.functional.conv2d(batch, weight).sum().backward()  # type: ignore[no-untyped-call]
+    assert torch.equal(batch, judged)
 
 
 def test_mapped_images_give_the_batches_of_those_in_memory(tmp_path: Path) -> None:
