@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,6 +19,15 @@ WARMUP = 3  # steps before the capture, in which libraries choose their kernels
 log = logging.getLogger(__name__)
 
 Step = Callable[[Tensor, Tensor], Tensor]
+
+
+@cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The one of this process for steps beside the current stream.
+
+    Memory that was allocated on a stream is used again on that stream only.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class CapturedStep:
@@ -64,8 +74,8 @@ class CapturedStep:
         return not self._refused
 
     def _aside(self, images: Tensor, labels: Tensor) -> Tensor:
-        """On a stream of its own, as capturing wants the steps before it."""
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        """On the stream of the capture, as capturing wants the steps before it."""
+        stream = side_stream(images.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             loss = self._step(images, labels)
@@ -76,7 +86,7 @@ class CapturedStep:
         """Record the step; nothing is computed."""
         self._images, self._labels = images.clone(), labels.clone()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=side_stream(images.device)):
             self._loss = self._step(self._images, self._labels)
 
     def _replay(self, images: Tensor, labels: Tensor) -> Tensor:

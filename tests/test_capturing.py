@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nasfuse import capturing
 from nasfuse.capturing import WARMUP, CapturedStep
 from nasfuse.data.batches import Images, Normalisation
 from nasfuse.network import build
@@ -114,6 +117,60 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is(
     assert [float(step(whole, labels)) for _ in range(WARMUP + 3)] == [4] * (WARMUP + 3)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "not permitted" in caplog.text
+
+
+class Stream:
+    """Stands in for a stream of a GPU."""
+
+    def __init__(self, device: object = None) -> None:
+        pass
+
+    def wait_stream(self, other: Stream) -> None:
+        assert other is not self
+
+
+class Cuda:
+    """Stands in for torch.cuda: it remembers the streams of eager steps and of captures."""
+
+    def __init__(self) -> None:
+        self.main = Stream()
+        self.streams: list[Stream] = []
+
+    def current_stream(self) -> Stream:
+        return self.main
+
+    def stream(self, stream: Stream) -> nullcontext[None]:
+        self.streams.append(stream)
+        return nullcontext()
+
+    def graph(self, graph: object, stream: Stream | None = None) -> nullcontext[None]:
+        return self.stream(stream or Stream())
+
+    def CUDAGraph(self) -> object:
+        return SimpleNamespace(replay=lambda: None)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
+    """Steps on the CPU behave as on a GPU."""
+    cuda = Cuda()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    for name in ("current_stream", "stream", "graph", "CUDAGraph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(cuda, name))
+    monkeypatch.setattr(CapturedStep, "_capturable", lambda step, images: True)
+    capturing.side_stream.cache_clear()
+    yield cuda
+    capturing.side_stream.cache_clear()
+
+
+def test_eager_and_captured_steps_of_all_networks_share_a_stream(cuda: Cuda) -> None:
+    for _ in range(2):
+        step = CapturedStep(lambda images, labels: images.sum() + labels.sum())
+        for count in [4] * (WARMUP + 2) + [3]:
+            step(torch.ones(count), torch.zeros(()))
+    [used] = set(cuda.streams)
+    assert len(cuda.streams) == 2 * (WARMUP + 2)
+    assert used is not cuda.main
 
 
 def test_other_devices_run_the_step_as_it_is() -> None:

@@ -126,6 +126,11 @@ def test_dense_layers_recompute_where_memory_asks_for_it(
     assert not recompute_if_needed(plain, architecture, free=0, **options)  # type: ignore[arg-type]
 
 
+def test_a_gpu_holds_a_captured_step_and_an_eager_one(dense: Architecture) -> None:
+    maps = needed_memory(dense, 64, device=CPU) / memory.MARGINS["cpu"]
+    assert needed_memory(dense, 64, device=torch.device("cuda")) > 2 * maps
+
+
 @pytest.mark.parametrize("name", space_names())
 def test_what_is_ample_is_more_than_what_is_needed(name: str) -> None:
     for seed in range(2):

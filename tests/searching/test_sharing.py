@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from nasfuse import machine, planning
 from nasfuse.architecture import Architecture
@@ -110,6 +111,20 @@ def test_a_probe_trains_and_reads_the_peak(
     monkeypatch.setattr(Training, "advance", epoch)
     assert answer(request(architecture)).peak == 5
     assert set(trained) == {16}
+
+
+def test_a_probe_ends_with_the_last_batch_of_an_epoch(
+    architecture: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute, sizes = Training._compute, []
+
+    def seen(training: Training, x: Tensor, y: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return compute(training, x, y)
+
+    monkeypatch.setattr(Training, "_compute", seen)
+    answer(request(architecture))
+    assert sizes == [*[16] * probing.STEPS, 15]
 
 
 def test_what_does_not_fit_takes_all(
