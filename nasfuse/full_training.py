@@ -144,6 +144,7 @@ class FullTraining:
         """The training of one seed; where memory runs out, once more with half the batch."""
         if (run := self._finished(number, pace)) is not None:
             return run
+        release_memory(self.device)  # of the seed before, whose graph would keep it on a GPU
         try:
             return self._train(number, pace)
         except (RuntimeError, MemoryError) as error:

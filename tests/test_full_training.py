@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -356,6 +358,26 @@ def test_a_seed_that_runs_out_of_memory_begins_again_with_half_the_batch(
         (1, True),
         (2, False),
     ]
+
+
+def test_nothing_of_a_seed_is_left_when_the_next_one_begins(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, left = Training.__init__, []
+    begun: list[weakref.ref[Training]] = []
+
+    def noted(training: Training, *parts: Any, **options: Any) -> None:
+        left.append(sum(earlier() is not None for earlier in begun))
+        begun.append(weakref.ref(training))
+        begin(training, *parts, **options)
+
+    monkeypatch.setattr(Training, "__init__", noted)
+    gc.disable()  # a training and its captured step refer to each other
+    try:
+        plan(seeds=3).run()
+    finally:
+        gc.enable()
+    assert left == [0, 0, 0]
 
 
 def test_half_the_batch_is_the_last_try(plan: Plan, memory_for: Callable[[int], None]) -> None:
