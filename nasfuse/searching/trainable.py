@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import platform
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from ray import tune
@@ -19,7 +22,7 @@ from nasfuse.errors import SetupError, StorageError
 from nasfuse.memory import is_out_of_memory, release_memory
 from nasfuse.results import Result
 from nasfuse.searching.sharing import memory_fraction, mps_runs
-from nasfuse.searching.watchdog import Watchdog
+from nasfuse.searching.watchdog import HEAD, Watchdog
 from nasfuse.searching.worker import (
     Clock,
     Evaluation,
@@ -89,6 +92,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
             return _refused(error)
         except Exception as error:  # whatever the cause, the trial failed and the search goes on
             cause = f"{type(error).__name__}: {error}".strip()[:MAX_CAUSE]
+            if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
+                self._end(cause, error)
             if self._halved or not is_out_of_memory(error):
                 return _finished(self._failed(cause))
             self.retry = cause
@@ -96,6 +101,14 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         release_memory(self.task.device)
         notice = f"{self.job.key}: out of memory; it begins again with half the batch"
         return {"epoch": 0, "loss": float("nan"), "notice": notice}
+
+    def _end(self, cause: str, error: torch.AcceleratorError) -> NoReturn:
+        """End the process, which cannot use its GPU any more; Ray tries the job in another one."""
+        with suppress(OSError):  # it is for a message only
+            stack = "".join(traceback.format_tb(error.__traceback__))
+            path = stuck_path(self.task, self.job)
+            path.write_bytes(b" " * HEAD + f"{cause}\n{stack}".encode())
+        os._exit(1)
 
     @property
     def _halved(self) -> bool:
