@@ -35,12 +35,17 @@ class CapturedStep:
 
     `step` takes images and labels and returns a loss. It reads nothing from the device, and what
     changes between steps is in tensors that stay. Batches of other shapes, such as the last of an
-    epoch, and all on other devices run as they are.
+    epoch, and all on other devices run as they are. `refused` says why a step that could not be
+    captured runs so as well.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU does not hold the graph.
     """
 
     def __init__(self, step: Step) -> None:
         self._step = step
-        self._seen, self._refused = 0, False
+        self._seen = 0
+        self.refused: str | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._images = self._labels = self._loss = torch.empty(0)
 
@@ -58,7 +63,7 @@ class CapturedStep:
 
     def _ready(self, images: Tensor) -> bool:
         """Whether enough batches of this shape were seen to capture the step."""
-        if self._refused:
+        if self.refused is not None:
             return False
         self._seen = self._seen + 1 if images.shape == self._images.shape else 1
         self._images = images
@@ -69,9 +74,13 @@ class CapturedStep:
         try:
             self._capture(images, labels)
         except RuntimeError as error:
-            self._graph, self._refused = None, True
+            self._graph = None
+            for cause in (error, error.__context__):  # ending a broken capture may fail as well
+                if isinstance(cause, torch.OutOfMemoryError):
+                    raise cause from None
+            self.refused = f"{type(error).__name__}: {error}".splitlines()[0]
             log.warning("a training step runs without a CUDA graph: %s", error)
-        return not self._refused
+        return self.refused is None
 
     def _aside(self, images: Tensor, labels: Tensor) -> Tensor:
         """On the stream of the capture, as capturing wants the steps before it."""
@@ -86,7 +95,9 @@ class CapturedStep:
         """Record the step; nothing is computed."""
         self._images, self._labels = images.clone(), labels.clone()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=side_stream(images.device)):
+        stream = side_stream(images.device)
+        # the outer one leaves the stream also where ending the capture fails
+        with torch.cuda.stream(stream), torch.cuda.graph(self._graph, stream=stream):
             self._loss = self._step(self._images, self._labels)
 
     def _replay(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,6 +117,28 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is(
     assert [float(step(whole, labels)) for _ in range(WARMUP + 3)] == [4] * (WARMUP + 3)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "not permitted" in caplog.text
+    assert step.refused == "RuntimeError: operation not permitted when stream is capturing"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_graph_that_the_memory_does_not_hold_is_no_reason_to_be_slower(
+    on_gpu: Callable[[CapturedStep], Graphs], monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    step = CapturedStep(lambda images, labels: images.sum())
+    on_gpu(step)
+
+    def full(images: Tensor, labels: Tensor) -> None:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            if not ends:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(step, "_capture", full)
+    for _ in range(WARMUP):
+        step(torch.ones(4), torch.zeros(()))
+    with pytest.raises(torch.OutOfMemoryError):
+        step(torch.ones(4), torch.zeros(()))
 
 
 class Stream:
@@ -169,8 +191,35 @@ def test_eager_and_captured_steps_of_all_networks_share_a_stream(cuda: Cuda) -> 
         for count in [4] * (WARMUP + 2) + [3]:
             step(torch.ones(count), torch.zeros(()))
     [used] = set(cuda.streams)
-    assert len(cuda.streams) == 2 * (WARMUP + 2)
+    assert len(cuda.streams) == 2 * (WARMUP + 3), "a capture sets it twice"
     assert used is not cuda.main
+
+
+def test_a_broken_capture_leaves_its_stream(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch does: what ends a capture leaves the stream only where it has not failed."""
+    current = [cuda.main]
+
+    @contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        before, current[0] = current[0], stream
+        try:
+            yield
+        finally:
+            current[0] = before
+
+    @contextmanager
+    def graph(graph: object, stream: Stream) -> Iterator[None]:
+        current[0] = stream
+        yield
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    step = CapturedStep(lambda images, labels: images.sum())
+    for _ in range(WARMUP + 1):
+        assert float(step(torch.ones(4), torch.zeros(()))) == 4
+    assert current == [cuda.main]
+    assert step.refused
 
 
 def test_other_devices_run_the_step_as_it_is() -> None:

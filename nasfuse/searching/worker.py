@@ -159,7 +159,8 @@ class Evaluation:
     """A job on its way: `epoch` after `epoch`, then `finish`.
 
     A rung that goes on with a paused run begins from the checkpoint of the pause. `notice` says
-    what was wrong with a checkpoint; the job goes on from the one before it, or begins again.
+    what was wrong with a checkpoint; the job goes on from the one before it, or begins again. It
+    also says why a GPU has to train it more slowly than others.
     `retry` is why the job begins again with half the batch; its run then keeps that batch.
     """
 
@@ -215,6 +216,8 @@ class Evaluation:
         loss = self.training.advance(self.target)
         if not self.done:
             self._save()
+        if why := self.training.compute.refused:
+            self.notice = self.notice or f"steps run one by one, not as a CUDA graph: {why}"
         return loss
 
     @property

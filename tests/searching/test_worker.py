@@ -169,6 +169,17 @@ def test_results_say_the_batch(task: Task, job: Job) -> None:
     assert (result.batch, result.retry, result.recomputes) == (16, None, None)
 
 
+def test_slow_steps_of_a_gpu_are_said(task: Task, job: Job) -> None:
+    evaluation = Evaluation(task, job)
+    evaluation.epoch()
+    assert evaluation.notice is None
+    evaluation.training.compute.refused = "RuntimeError: not permitted"
+    evaluation.epoch()
+    assert evaluation.notice == (
+        "steps run one by one, not as a CUDA graph: RuntimeError: not permitted"
+    )
+
+
 def test_a_failure_is_recorded_with_its_cause(task: Task, job: Job) -> None:
     result = record(task, job, {"seconds": 1.5}, cause="NonFiniteError: training loss is nan")
     assert result.status == "failed"
