@@ -26,7 +26,8 @@ COPIES = 5  # of the parameters in a step: weights, gradients, momentum, average
 MARGINS = {"cpu": 2.8, "cuda": 2 * 1.3}
 AMPLE = 200  # times the maps that blocks put out; needed are 4 to 76 times that, 39 in bfloat16
 _CGROUP = Path("/sys/fs/cgroup")
-# of what only a RuntimeError tells; oneDNN says the last two where it gets no memory
+# of what only a RuntimeError tells; oneDNN says the primitives where it gets no memory, and
+# cuDNN the engine, where each of its ways to convolve wants more than there is
 _WORDS = (
     "out of memory",
     "can't allocate memory",
@@ -34,6 +35,7 @@ _WORDS = (
     "alloc_failed",
     "could not create a primitive",
     "could not execute a primitive",
+    "unable to find an engine",
 )
 
 
