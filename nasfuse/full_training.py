@@ -26,6 +26,7 @@ from nasfuse.data.load import load_test
 from nasfuse.errors import DataError, SearchError, SetupError, StorageError, UsageError
 from nasfuse.files import refusal, sweep, write_text
 from nasfuse.finals import REPEATS
+from nasfuse.gpus import usable_gpus
 from nasfuse.kept_weights import load_weights, require_weights, save_weights
 from nasfuse.memory import (
     is_out_of_memory,
@@ -78,7 +79,7 @@ class FullTraining:
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if usable_gpus() else "cpu")
 
     def images(self, split: Split) -> Images:
         settings = self.settings

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from nasfuse.data.downloads import cache_folder
 from nasfuse.data.load import DATASETS
+from nasfuse.gpus import usable_gpus
 from nasfuse.planning import cores
 from nasfuse.searching.admission import listening
 from nasfuse.searching.sharing import mps_text
@@ -98,15 +99,28 @@ def _processors() -> Iterator[Finding]:
     ability = torch.backends.cpu.get_cpu_capability()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     yield Finding("cpu", f"{cores()} cores for nasfuse, {ability}; load {load}")
-    for index in range(torch.cuda.device_count()):
+    gpus = usable_gpus()
+    for index in range(gpus):
         about = torch.cuda.get_device_properties(index)
         text = f"{about.name}, {about.total_memory / GB:.0f} GB, CUDA {torch.version.cuda}"
         yield Finding("gpu", text)
-    if torch.cuda.device_count():
+    if gpus:
         yield Finding("gpu", mps_text())
-    if not torch.cuda.device_count():
+    else:
         built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
-        yield Finding("gpu", f"none that torch can use{'; ' + built if built else ''}")
+        said = filter(None, ("none that torch can use", built, _why_no_gpu()))
+        newer = "a newer driver, or a torch for this one: https://pytorch.org/get-started/locally"
+        yield Finding("gpu", "; ".join(said), newer if torch.cuda.device_count() else "")
+
+
+def _why_no_gpu() -> str:
+    """What torch says of GPUs that are there, and that it cannot use."""
+    try:
+        if torch.cuda.device_count():
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+    except Exception as error:  # of several types, whatever its driver or its build lack
+        return str(error).split(". ")[0]
+    return ""
 
 
 def _room(studies: Path) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.data.load import absolute, load_dataset
 from nasfuse.errors import StorageError, UsageError
 from nasfuse.files import free_space
+from nasfuse.gpus import usable_gpus
 from nasfuse.names import OBJECTIVES, SAMPLERS, is_study_name, nearest
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.searching.addresses import remember, require_named
@@ -152,7 +153,7 @@ def plan_search(options: SearchOptions) -> Plan:
     check_room(settings, folder, limits, resources)
     plan = Plan(settings, dataset, folder, limits, resources, named)
     measures = options.gpus_per_trial is None and options.ray_address is None
-    return _shared(plan) if measures and torch.cuda.device_count() else plan
+    return _shared(plan) if measures and usable_gpus() else plan
 
 
 def _shared(plan: Plan) -> Plan:
@@ -292,7 +293,7 @@ def resources_of(
                 fix="--ray-address auto   on such a node",
             )
         return Resources(workers, gpus_per_trial, ray_address)
-    gpus = torch.cuda.device_count()
+    gpus = usable_gpus()
     share = gpus_per_trial if gpus_per_trial is not None else (GPU_SHARE if gpus else 0.0)
     if share > gpus:
         raise UsageError(

@@ -185,6 +185,7 @@ def test_a_plan_takes_up_and_says_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(planning, "cores", lambda: 64)
     probed = Sharing(7, True, Probe(10 * GB, 79 * GB, 80 * GB))
     monkeypatch.setattr(planning, "share_gpus", lambda settings, dataset: probed)
@@ -205,7 +206,25 @@ def test_a_plan_takes_up_and_says_what_was_measured(
 def test_the_doctor_says_whether_mps_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     about = SimpleNamespace(name="H100", total_memory=80 * GB)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: about)
     texts = [found.text for found in machine.examine(tmp_path) if found.subject == "gpu"]
     assert any("H100, 80 GB" in text for text in texts)
     assert any("MPS does not run" in text for text in texts)
+
+
+def test_a_driver_that_is_too_old_leaves_the_cpu_and_the_doctor_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def init() -> None:
+        raise RuntimeError(f"{old}. Please update your GPU driver.")
+
+    old = "The NVIDIA driver on your system is too old (found version 11040)"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # NVML's, which asks no driver
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert planning.resources_of(None, None, None).gpus_per_trial == 0
+    [found] = [found for found in machine.examine(tmp_path) if found.subject == "gpu"]
+    assert found.text.startswith("none that torch can use")
+    assert found.text.endswith(old)
+    assert "newer driver" in found.fix
