@@ -46,6 +46,7 @@ class Meter:
         if device.type == "cuda":
             torch.cuda.init()  # type: ignore[no-untyped-call]
             free, self.total = torch.cuda.mem_get_info(device)
+            free += torch.cuda.memory_reserved(device)  # by this process, and part of its peak
             self.own = min(self.total - free, MOST_CONTEXT)
         else:
             free, self.total = free_memory(), psutil.virtual_memory().total

@@ -81,12 +81,17 @@ def test_mps_is_seen_by_its_daemon_or_its_pipe(tmp_path: Path) -> None:
 def test_a_meter_counts_what_cuda_itself_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 3 * GB)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (79.5 * GB, 80 * GB))
     alone = Meter(torch.device("cuda"))
     assert (alone.free, alone.total, alone.peak) == (80 * GB, 80 * GB, 3.5 * GB)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50 * GB, 80 * GB))
     beside = Meter(torch.device("cuda"))
     assert (beside.free, beside.peak) == (51 * GB, 4 * GB)  # 29 GB are somebody else's
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0.25 * GB)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (79.25 * GB, 80 * GB))
+    holding = Meter(torch.device("cuda"))  # images, which are part of what is reserved at most
+    assert (holding.free, holding.peak) == (80 * GB, 3.5 * GB)
 
 
 def request(architecture: Architecture, **changes: Any) -> dict[str, Any]:
