@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from nasfuse.architecture import Architecture
+from nasfuse.gpus import whole_float32
 
 WARM_UP, RUNS = 5, 25
 
 
 @torch.inference_mode()
+@whole_float32()
 def measure_latency(network: nn.Module, architecture: Architecture, device: torch.device) -> float:
     """Milliseconds for one image (batch 1, float32, eager), the median of 25 runs after 5 others.
 

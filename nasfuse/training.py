@@ -12,7 +12,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 from nasfuse.capturing import CapturedStep
 from nasfuse.cpu_convolutions import go_around
 from nasfuse.data.batches import Images
+from nasfuse.gpus import whole_float32
 from nasfuse.muon import BatchedMuon
 from nasfuse.optimizers import EagerSGD
 from nasfuse.recipe import Recipe
@@ -343,7 +344,7 @@ def answers(
     """
     network.eval()
     for x, y in images.batches(batch):
-        with nullcontext() if precise else autocast(x.device):
+        with whole_float32() if precise else autocast(x.device):
             outputs = network(x).float()
         if not outputs.isfinite().all():
             raise NonFiniteError("outputs on validation images are not finite")
