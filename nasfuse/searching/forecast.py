@@ -11,6 +11,7 @@ from statistics import fmean
 import torch
 
 from nasfuse.architecture import Architecture
+from nasfuse.capturing import WARMUP
 from nasfuse.data.batches import Images, Normalisation, subset
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import BudgetError
@@ -26,7 +27,7 @@ from nasfuse.searching.study import Settings
 from nasfuse.training import Training, evaluate, reserve_memory
 
 MEASURED = 4  # networks, of which the targets are evenly spaced as proposals' are
-BATCHES = 2
+BATCHES, REPLAYED = 2, 50  # whose time is taken: on a CPU, and on a GPU, where they are quick
 BYTES = 4  # of a parameter in a file
 STUDY = 15_000_000  # bytes of a small study's report, databases and what MLflow has of it
 COPIES = 3  # of the parameters in a checkpoint: the weights, their momentum and their average
@@ -112,14 +113,17 @@ def _measure(
 ) -> Speed:
     recipe = settings.recipe
     normalisation = Normalisation(settings.mean, settings.std)
-    few = (BATCHES + 1) * recipe.batch / len(dataset.train)
+    captures = device.type == "cuda"
+    first, timed = (WARMUP + 1, REPLAYED) if captures else (1, BATCHES)
+    few = (first + timed) * recipe.batch / len(dataset.train)
     part = subset(dataset.train, min(1.0, few), 0)
     images = Images.of(part, normalisation, resolution=network.resolution, device=device)
     training = Training(build(network), images, recipe, epochs=1, seed=0)
-    training.advance(1)  # the first one prepares what the others use
+    first = min(first, max(1, training.steps - 1))
+    training.advance(first)  # they prepare what the others use, and the graph of a GPU
     began = time.perf_counter()
     training.advance(training.steps)
-    train = (time.perf_counter() - began) / max(1, len(images) - recipe.batch)
+    train = (time.perf_counter() - began) / max(1, len(images) - first * recipe.batch)
     began = time.perf_counter()
     evaluate(training.network, images)
     return Speed(train, (time.perf_counter() - began) / len(images))
