@@ -235,7 +235,7 @@ class Training:
                 group["lr"] = rate
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned, bit for bit on the same machine."""
+        """Go on from what `state` returned, bit for bit on the same machine's CPUs."""
         self.done, self.loss = state["done"], state["loss"]
         self.network.load_state_dict(state["network"])
         if state["average"] is not None:
