@@ -28,7 +28,7 @@ import torch
 from bench_training import architecture
 
 from nasfuse.architecture import Architecture, parse_architecture
-from nasfuse.capturing import WARMUP, CapturedStep
+from nasfuse.capturing import CapturedStep
 from nasfuse.costs import parse_budget, show_macs
 from nasfuse.data.batches import Images, measure, subset
 from nasfuse.data.dataset import Dataset
@@ -42,7 +42,7 @@ from nasfuse.training import Training, autocast, evaluate, recalibrate, reserve_
 
 Row = dict[str, Any]
 PUBLISHED = "cifar10-airbench, published: 94.01 % in 2.6 s and 96.00 % in 27 s of one A100"
-READY = WARMUP + 2  # steps until a captured one was replayed
+LONG = 200  # steps between two looks at the clock: each draws an order and waits for the GPU
 
 
 class Bench:
@@ -75,11 +75,8 @@ class Bench:
             torch.cuda.synchronize(self.device)
 
     def rate(self, run: Callable[[], int]) -> float:
-        """Images a second of what is called again and again, by the clock."""
-        count = 0
-        while count < READY:
-            run()
-            count += 1
+        """Images a second of what is called again and again, by the clock, after the first time."""
+        run()
         self.wait()
         began, done = time.perf_counter(), 0
         while time.perf_counter() - began < self.options.seconds:
@@ -88,10 +85,10 @@ class Bench:
         return done / (time.perf_counter() - began)
 
 
-def stepping(training: Training, steps: int = 8) -> Callable[[], int]:
+def stepping(training: Training) -> Callable[[], int]:
     def run() -> int:
         before = training.done
-        training.advance(before + steps)
+        training.advance(before + LONG)
         return (training.done - before) * training.recipe.batch
 
     return run
@@ -113,9 +110,9 @@ def alone(training: Training) -> Callable[[], int]:
     step = CapturedStep(arithmetic)
 
     def run() -> int:
-        for _ in range(8):
+        for _ in range(LONG):
             step(x, y)
-        return 8 * len(x)
+        return LONG * len(x)
 
     return run
 
@@ -180,8 +177,7 @@ def member(bench: Bench) -> None:
     """One of several processes: it says that it is ready, waits for the others, and measures."""
     kind, macs = bench.options.kinds.split(",")[0], bench.options.macs.split(",")[0]
     run = stepping(_training(bench, bench.network(kind, parse_budget(macs)), epochs=100_000))
-    for _ in range(READY):
-        run()
+    run()
     print("ready", flush=True)
     sys.stdin.readline()
     print(bench.rate(run))

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from nasfuse.architecture import Architecture, parse_architecture
+from nasfuse.capturing import WARMUP
 from nasfuse.data.batches import Images, Normalisation
 from nasfuse.memory import needed_memory
 from nasfuse.network import build, cost
@@ -28,7 +29,7 @@ from nasfuse.recipe import Recipe
 from nasfuse.searching.probing import Meter
 from nasfuse.training import Training, reserve_memory
 
-STEPS, SIDE = 4, 32
+TIMED, SIDE = 3, 32
 
 
 def densenet(depth: int, growth: int) -> Architecture:
@@ -59,7 +60,9 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
     reserve_memory()
     device, [depth] = torch.device(options.device), options.depths
     architecture = densenet(depth, options.growth)
-    pixels = torch.randint(0, 256, (STEPS * options.batch, 3, SIDE, SIDE), dtype=torch.uint8)
+    first = 1 if device.type == "cpu" else WARMUP + 1  # until a step was captured
+    steps = first + TIMED
+    pixels = torch.randint(0, 256, (steps * options.batch, 3, SIDE, SIDE), dtype=torch.uint8)
     labels = torch.randint(0, 10, (len(pixels),))
     flat = Normalisation((0.5,) * 3, (0.25,) * 3)
     images = Images(pixels.to(device), labels.to(device), flat, SIDE)
@@ -71,14 +74,17 @@ def measured(options: argparse.Namespace) -> dict[str, float]:
             recompute(network)
         return Training(network, images, Recipe(batch=batch), epochs=1, seed=0)
 
-    training(2).advance(STEPS)
+    training(2).advance(steps)
     before = Meter(device).peak if device.type == "cpu" else 0
     run = training(options.batch)
-    run.advance(1)
+    run.advance(first)
     began = time.perf_counter()
-    run.advance(STEPS)
-    seconds = (time.perf_counter() - began) / (STEPS - 1)
-    return {"peak": Meter(device).peak - before, "seconds": seconds}
+    run.advance(steps)
+    seconds = (time.perf_counter() - began) / TIMED
+    if device.type == "cpu":
+        return {"peak": Meter(device).peak - before, "seconds": seconds}
+    run.compute(*next(images.batches(options.batch - 1)))  # as an epoch ends, beside the graph
+    return {"peak": torch.cuda.max_memory_reserved(device), "seconds": seconds}
 
 
 def elsewhere(depth: int, options: argparse.Namespace, *, recomputed: bool) -> dict[str, Any]:

@@ -79,6 +79,13 @@ def test_processes_of_the_packing_table_run_at_the_same_time(
     assert next(rows)["images/s"] == 8, "four share what one has"
 
 
+def test_what_a_call_of_the_loop_costs_is_spread_over_many_steps() -> None:
+    asked: list[int] = []
+    training = SimpleNamespace(done=0, advance=asked.append, recipe=SimpleNamespace(batch=1))
+    bench_gpu.stepping(training)()  # type: ignore[arg-type]
+    assert asked[0] >= 100
+
+
 @pytest.mark.slow
 def test_memory_with_and_without_recomputation() -> None:
     [row] = figures("bench_memory.py", "--depths", "6", "--batch", "64")["rows"]
