@@ -105,7 +105,8 @@ def plan_search(options: SearchOptions) -> Plan:
     _check_options(options)
     storage, tracking_uri = _databases(options)
     limits = limits_of(options.trials, options.seconds)
-    resources = resources_of(options.workers, options.gpus_per_trial, options.ray_address)
+    share = _gpus_per_trial(options)
+    resources = resources_of(options.workers, share, options.ray_address)
     side = 2 * space.resolution  # folders are stored at twice the side: scaling enlarges it
     dataset = load_dataset(options.data, side=side, seed=options.seed, skip_bad=options.skip_bad)
     space = space.for_images(channels=dataset.channels, classes=len(dataset.classes))
@@ -142,7 +143,7 @@ def plan_search(options: SearchOptions) -> Plan:
         trials=options.trials,
         seconds=options.seconds,
         workers=options.workers,
-        gpus_per_trial=options.gpus_per_trial,
+        gpus_per_trial=share,
         ray_address=options.ray_address,
         objective=options.objective,  # type: ignore[arg-type]  # checked above
         front_from=front_from,
@@ -152,8 +153,16 @@ def plan_search(options: SearchOptions) -> Plan:
     folder, named = options.studies / name, options.name is not None
     check_room(settings, folder, limits, resources)
     plan = Plan(settings, dataset, folder, limits, resources, named)
-    measures = options.gpus_per_trial is None and options.ray_address is None
+    measures = share is None and options.ray_address is None
     return _shared(plan) if measures and usable_gpus() else plan
+
+
+def _gpus_per_trial(options: SearchOptions) -> float | None:
+    """As asked for; a whole GPU where latency is measured, which neighbours would lengthen."""
+    timed = options.objective == "latency" or options.max_latency is not None
+    if options.gpus_per_trial is None and options.ray_address is None and timed and usable_gpus():
+        return 1.0
+    return options.gpus_per_trial
 
 
 def _shared(plan: Plan) -> Plan:

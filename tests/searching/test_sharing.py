@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -206,6 +207,25 @@ def test_a_plan_takes_up_and_says_what_was_measured(
     assert (asked.sharing, asked.resources.workers) == (None, 4)
     print_plan(make_console(False), asked)
     assert "0.5 for each trial; MPS does not run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("timed", [{"objective": "latency"}, {"max_latency": "20ms"}])
+def test_who_measures_latency_has_a_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, timed: dict[str, str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(planning, "cores", lambda: 64)
+    monkeypatch.setattr(planning, "check_latency", lambda *parts: None)
+    monkeypatch.delattr(planning, "share_gpus")
+    options = SearchOptions("1M", studies=tmp_path, trials=3, **timed)  # type: ignore[arg-type]
+    plan = plan_search(options)
+    assert (plan.resources.workers, plan.resources.gpus_per_trial) == (2, 1)
+    assert plan.settings.gpus_per_trial == 1, "for a search that goes on later"
+    asked = plan_search(replace(options, gpus_per_trial=0.5))
+    assert asked.resources.workers == 4
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert plan_search(options).settings.gpus_per_trial is None
 
 
 def test_the_doctor_says_whether_mps_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
