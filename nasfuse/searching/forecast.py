@@ -24,6 +24,7 @@ from nasfuse.searching.proposing import smallest_share
 from nasfuse.searching.rungs import Ladder
 from nasfuse.searching.schedule import Limits
 from nasfuse.searching.study import Settings
+from nasfuse.searching.worker import JUDGED
 from nasfuse.training import Training, evaluate, reserve_memory
 
 MEASURED = 4  # networks, of which the targets are evenly spaced as proposals' are
@@ -125,7 +126,7 @@ def _measure(
     training.advance(training.steps)
     train = (time.perf_counter() - began) / max(1, len(images) - first * recipe.batch)
     began = time.perf_counter()
-    evaluate(training.network, images)
+    evaluate(training.network, images, batch=JUDGED[device.type])
     return Speed(train, (time.perf_counter() - began) / len(images))
 
 

@@ -21,6 +21,7 @@ from nasfuse.data.batches import Images, Normalisation
 from nasfuse.memory import free_memory, is_out_of_memory, release_memory
 from nasfuse.network import build
 from nasfuse.recipe import Recipe
+from nasfuse.searching.worker import JUDGED
 from nasfuse.training import Training, evaluate, reserve_memory
 
 STEPS = WARMUP + 2  # the capture of a step, and one that is replayed
@@ -84,8 +85,12 @@ def _train(architecture: Architecture, images: Images, recipe: Recipe) -> None:
         training.advance(STEPS)
     # the last batch of an epoch, which is no replay: it takes its memory beside that of the graph
     training.compute(*next(images.batches(max(2, recipe.batch - 1))))
-    some = Images(images.pixels[:256], images.labels[:256], images.normalisation, images.resolution)
-    evaluate(training.network, some)
+    batch = JUDGED[training.device.type]
+    count = 2 * batch
+    some = Images(
+        images.pixels[:count], images.labels[:count], images.normalisation, images.resolution
+    )
+    evaluate(training.network, some, batch=batch)
 
 
 def answer(request: Mapping[str, Any]) -> Probe:

@@ -37,7 +37,8 @@ from nasfuse.results import Objective, Result, Step, parse_result
 from nasfuse.training import Training, evaluate, recalibrate
 
 REPEAT_STRIDE = 1_000_003  # between the seeds of a finalist's trainings
-JUDGED = 128  # images at once, when a network is judged
+RECALIBRATED = 128  # images at once, when batch norm is measured anew
+JUDGED = {"cpu": 128, "cuda": 512}  # when a network is judged; a GPU is waited for after each batch
 
 
 class TooSlow(Exception):
@@ -260,10 +261,11 @@ class Evaluation:
 
     def _judge(self) -> Result:
         training = self.training
-        batch = training.recipe.batch if self.retry else JUDGED
-        recalibrate(training.network, training.images, batch=batch)
+        small = training.recipe.batch if self.retry else None
+        recalibrate(training.network, training.images, batch=small or RECALIBRATED)
         validation = self._images(self.task.dataset.validation)
-        score = evaluate(training.network, validation, batch=batch)
+        judged = small or JUDGED[self.task.device.type]
+        score = evaluate(training.network, validation, batch=judged)
         scores: dict[str, Any] = {**score._asdict(), "train_loss": training.loss}
         right = scores.pop("right")
         if self.job.repeat:  # what is repeated will be compared

@@ -4,8 +4,10 @@ import hashlib
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.results import Result, judged
+from nasfuse.searching import worker
 from nasfuse.searching.worker import Evaluation, Job, Task, TooSlow, record, recorded
 
 RUNGS = (Rung(share=0.5, epochs=1), Rung(share=1.0, epochs=3))
@@ -167,6 +170,27 @@ def test_a_retry_keeps_half_the_batch_to_the_end_of_its_run(paused: Task, job: J
 def test_results_say_the_batch(task: Task, job: Job) -> None:
     result = finish(Evaluation(task, job))
     assert (result.batch, result.retry, result.recomputes) == (16, None, None)
+
+
+def test_more_images_are_judged_at_once_on_a_gpu(
+    task: Task, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is waited for after each batch; batch norm is measured as on a CPU."""
+    assert worker.JUDGED["cuda"] > worker.JUDGED["cpu"]
+    sizes: list[int] = []
+    for name in ("recalibrate", "evaluate"):
+        does = getattr(worker, name)
+
+        def noted(*parts: Any, batch: int, does: Callable[..., Any] = does) -> Any:
+            sizes.append(batch)
+            return does(*parts, batch=batch)
+
+        monkeypatch.setattr(worker, name, noted)
+    finish(Evaluation(task, job))
+    monkeypatch.setitem(worker.JUDGED, "cpu", worker.JUDGED["cuda"])
+    finish(Evaluation(task, replace(job, repeat=1)))
+    finish(Evaluation(task, replace(job, repeat=2), retry="OutOfMemoryError"))
+    assert sizes == [128, 128, 128, worker.JUDGED["cuda"], 8, 8]
 
 
 def test_slow_steps_of_a_gpu_are_said(task: Task, job: Job) -> None:
