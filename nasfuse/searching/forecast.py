@@ -16,6 +16,7 @@ from nasfuse.data.batches import Images, Normalisation, subset
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import BudgetError
 from nasfuse.finals import FINALISTS, REPEATS
+from nasfuse.memory import release_memory
 from nasfuse.network import build, cost
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.extremes import reachable
@@ -115,6 +116,8 @@ def _measure(
     recipe = settings.recipe
     normalisation = Normalisation(settings.mean, settings.std)
     captures = device.type == "cuda"
+    if captures:
+        release_memory(device)  # of the network before, whose graph would keep it
     first, timed = (WARMUP + 1, REPLAYED) if captures else (1, BATCHES)
     few = (first + timed) * recipe.batch / len(dataset.train)
     part = subset(dataset.train, min(1.0, few), 0)

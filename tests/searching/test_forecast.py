@@ -49,7 +49,10 @@ def test_steps_before_the_clock_and_by_it(
 
     monkeypatch.setattr(Training, "advance", noted)
     monkeypatch.setattr(Images, "of", here)
+    released: list[torch.device] = []
+    monkeypatch.setattr(forecast, "release_memory", released.append)
     settings = make_settings(recipe=Recipe(batch=batch))
     speed = forecast._measure(architecture, settings, dataset, torch.device(device))
     assert speed.train > 0
     assert done == expected
+    assert bool(released) == (device == "cuda"), "where a network before would leave its graph"
