@@ -9,8 +9,10 @@ In larger ones it is not, and CPUs iterate over the small Gram matrices instead.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,123 +22,176 @@ from nasfuse.optimizers import Eager
 STEPS = 4  # torch's default of 5 was not measured to learn more per CPU-second
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # those of torch's
 LEAST_NORM = 1e-7
-CALLS = 5e6  # multiply-adds that take about as long as the calls of one batch
+CUBES = 4 * STEPS - 3  # products of Gram matrices
 
 
 class BatchedMuon(Eager):
     """Momentum with Nesterov's look ahead, of which the orthogonal factor is what is applied.
 
-    `matrices` are parameters of shape (outputs, inputs); all need a gradient at every step. `lr`
-    may be a tensor, which is read at each step without waiting for the device.
+    `vector` (n) is matrices one after the other, row by row, with `shapes` of (outputs, inputs);
+    equal ones should be neighbours. It needs a gradient at every step. `lr` may be a tensor, which
+    is read at each step without waiting for the device.
     """
 
     def __init__(
         self,
-        matrices: Iterable[nn.Parameter],
+        vector: nn.Parameter,
+        shapes: Sequence[Sequence[int]],
         lr: float | Tensor,
         weight_decay: float,
         momentum: float,
     ) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self._batches = [_Batch.all_of(group["params"]) for group in self.param_groups]
+        super().__init__([vector], {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._ahead = torch.zeros_like(vector)
+        way = ByGram if vector.device.type == "cpu" else InBf16
+        found = batches(stacked(shapes), way.cost)
+        self._batches = [way(stacks, vector.detach(), self._ahead) for stacks in found]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         del closure  # of optimisers that look at the loss
-        for group, parts in zip(self.param_groups, self._batches, strict=True):
-            self._apply(group, parts)
+        (group,) = self.param_groups
+        (vector,) = group["params"]
+        rate, momentum, buffer = group["lr"], group["momentum"], self._buffer(vector)
+        buffer.lerp_(vector.grad, 1 - momentum)
+        torch.lerp(vector.grad, buffer, momentum, out=self._ahead)
+        vector.mul_(1 - rate * group["weight_decay"])
+        for batch in self._batches:
+            batch.move(rate)
 
-    def _apply(self, group: dict[str, Any], parts: Sequence[_Batch]) -> None:
-        matrices, rate, momentum = group["params"], group["lr"], group["momentum"]
-        gradients = [matrix.grad for matrix in matrices]
-        buffers = [self._buffer(matrix) for matrix in matrices]
-        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
-        torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
-        for part in parts:
-            ahead = torch._foreach_lerp(part.of(gradients), part.of(buffers), momentum)
-            updates = orthogonalised(part.padded(ahead), rate * part.sizes)
-            torch._foreach_sub_(part.of(matrices), part.places(updates))
-
-    def _buffer(self, matrix: nn.Parameter) -> Tensor:
-        state = self.state[matrix]
+    def _buffer(self, vector: nn.Parameter) -> Tensor:
+        state = self.state[vector]
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(matrix)
+            state["momentum_buffer"] = torch.zeros_like(vector)
         buffer: Tensor = state["momentum_buffer"]
         return buffer
 
 
-class _Batch(NamedTuple):
-    """Matrices that are orthogonalised together: their numbers, shapes, and sizes of update."""
+class Stack(NamedTuple):
+    """Equal matrices, one after the other in a vector."""
 
-    members: list[int]
-    shapes: list[torch.Size]
-    sizes: Tensor
+    start: int
+    height: int  # how many
+    outputs: int
+    inputs: int
 
-    @classmethod
-    def all_of(cls, matrices: Sequence[Tensor]) -> list[_Batch]:
-        shapes = [_flat(matrix).shape for matrix in matrices]
-        return [cls.of_some(matrices, part) for part in batches(shapes)]
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The shorter and the longer."""
+        return min(self.outputs, self.inputs), max(self.outputs, self.inputs)
 
-    @classmethod
-    def of_some(cls, matrices: Sequence[Tensor], members: list[int]) -> _Batch:
-        chosen = [matrices[index] for index in members]
-        wide = [math.sqrt(max(1.0, rows / columns)) for rows, columns in (m.shape for m in chosen)]
-        sizes = chosen[0].new_tensor(wide).view(-1, 1, 1)
-        return cls(members, [_flat(matrix).shape for matrix in chosen], sizes)
-
-    def of(self, matrices: Sequence[Tensor]) -> list[Tensor]:
-        return [_flat(matrices[index]) for index in self.members]
-
-    def padded(self, lying: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-        """(batch, m, n), the rest zeros, which add singular values of 0 that stay 0."""
-        if len(lying) == 1:  # the large ones, of which a copy takes time
-            return lying[0][None]
-        rows, columns = (max(shape[side] for shape in self.shapes) for side in (0, 1))
-        padded = self.sizes.new_zeros((len(self.members), rows, columns))
-        torch._foreach_copy_(self.places(padded), lying)
-        return padded
-
-    def places(self, padded: Tensor) -> list[Tensor]:
-        """Where each matrix lies in its padded one."""
-        pairs = zip(padded.unbind(), self.shapes, strict=True)
-        return [place[:rows, :columns] for place, (rows, columns) in pairs]
+    def of(self, vector: Tensor) -> Tensor:
+        """A view (height, m, n) of them, lying on the longer side."""
+        shape = self[1:]
+        matrices = vector.narrow(0, self.start, math.prod(shape)).view(shape)
+        return matrices if self.outputs <= self.inputs else matrices.mT
 
 
-def _flat(matrix: Tensor) -> Tensor:
-    """Lying on its long side."""
-    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-
-
-def batches(shapes: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Which matrices go together, by number: the next larger joins where padding costs little."""
-    found: list[list[int]] = []
-    for index in sorted(range(len(shapes)), key=lambda index: tuple(shapes[index])):
-        if found:
-            joined = [*found[-1], index]
-            more = _work(shapes, joined) - _work(shapes, found[-1]) - _work(shapes, [index])
-            if more <= CALLS:
-                found[-1] = joined
-                continue
-        found.append([index])
+def stacked(shapes: Iterable[Sequence[int]]) -> list[Stack]:
+    """Matrices (outputs, inputs) that lie one after the other; equal neighbours are a stack."""
+    found: list[Stack] = []
+    start = 0
+    for (outputs, inputs), equal in groupby(shapes, key=tuple):
+        found.append(Stack(start, len(list(equal)), outputs, inputs))
+        start += math.prod(found[-1][1:])
     return found
 
 
-def _work(shapes: Sequence[Sequence[int]], batch: Sequence[int]) -> float:
-    """Multiply-adds of a padded batch."""
-    rows, columns = (max(shapes[index][side] for index in batch) for side in (0, 1))
-    return len(batch) * (2.0 * rows * rows * columns + (4 * STEPS - 3) * rows**3)
+def batches(stacks: Iterable[Stack], cost: Callable[[Sequence[Stack]], float]) -> list[list[Stack]]:
+    """Which stacks go together: the next larger joins where two batches would not cost less."""
+    found: list[list[Stack]] = []
+    for stack in sorted(stacks, key=lambda stack: stack.sides):
+        if found and cost([*found[-1], stack]) <= cost(found[-1]) + cost([stack]):
+            found[-1].append(stack)
+        else:
+            found.append([stack])
+    return found
+
+
+class _Batch(ABC):
+    """Stacks that are orthogonalised together: those of `ahead`, to move those of `weights`."""
+
+    def __init__(self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor) -> None:
+        sizes = [math.sqrt(max(1.0, s.outputs / s.inputs)) for s in stacks for _ in range(s.height)]
+        self.sizes = weights.new_tensor(sizes).view(-1, 1, 1)  # of the updates
+        self.weights, self.ahead = ([stack.of(v) for stack in stacks] for v in (weights, ahead))
+        self.shapes = [tuple(x.shape) for x in self.ahead]
+
+    @staticmethod
+    @abstractmethod
+    def cost(stacks: Sequence[Stack]) -> float:
+        """In multiply-adds; calls take the time of some."""
+
+    @abstractmethod
+    def move(self, rate: float | Tensor) -> None:
+        """Subtract the orthogonal factors, times their sizes and the rate."""
+
+
+class ByGram(_Batch):
+    """By the Gram matrices, which alone are padded.
+
+    Where n is nine times m, as in a convolution, that is a third of the arithmetic.
+    """
+
+    def __init__(self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor) -> None:
+        super().__init__(stacks, weights, ahead)
+        height, side, _ = _padded(stacks)
+        self.padded = weights.new_zeros(2, height, side, side).unbind()
+        shapes = [(height, rows, rows) for height, rows, _ in self.shapes]
+        self.grams, self.factors = (_corners(padded, shapes) for padded in self.padded)
+
+    @staticmethod
+    def cost(stacks: Sequence[Stack]) -> float:
+        height, side, _ = _padded(stacks)
+        return 2e6 + height * CUBES * side**3
+
+    def move(self, rate: float | Tensor) -> None:
+        for x, gram in zip(self.ahead, self.grams, strict=True):
+            torch.bmm(x, x.mT, out=gram)
+        grams, factors = self.padded
+        orthogonalising(grams, self.sizes * -rate, out=factors)
+        for weights, factor, x in zip(self.weights, self.factors, self.ahead, strict=True):
+            weights.baddbmm_(factor, x)
+
+
+class InBf16(_Batch):
+    """By the matrices themselves, padded."""
+
+    def __init__(self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor) -> None:
+        super().__init__(stacks, weights, ahead)
+        self.padded = weights.new_zeros(_padded(stacks))
+
+    @staticmethod
+    def cost(stacks: Sequence[Stack]) -> float:
+        height, rows, columns = _padded(stacks)
+        return 5e6 + height * (CUBES * rows**3 + 2 * rows**2 * columns)
+
+    def move(self, rate: float | Tensor) -> None:
+        torch._foreach_copy_(_corners(self.padded, self.shapes), self.ahead)
+        updates = orthogonalised(self.padded, self.sizes * rate)
+        torch._foreach_sub_(self.weights, _corners(updates, self.shapes))
+
+
+def _padded(stacks: Sequence[Stack]) -> tuple[int, int, int]:
+    """The shape (batch, m, n) in which all have room."""
+    rows, columns = (max(stack.sides[side] for stack in stacks) for side in (0, 1))
+    return sum(stack.height for stack in stacks), rows, columns
+
+
+def _corners(padded: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Where tensors of these shapes (height, rows, columns) lie in a batch (batch, m, n)."""
+    parts = torch.split(padded, [height for height, _, _ in shapes])
+    return [
+        part[:, :rows, :columns] for part, (_, rows, columns) in zip(parts, shapes, strict=True)
+    ]
 
 
 def orthogonalised(x: Tensor, sizes: Tensor) -> Tensor:
-    """About U V of each U S V, times its size, by Newton-Schulz iterations.
+    """About U V of each U S V, times its size, by Newton-Schulz iterations in bfloat16.
 
-    x: (batch, m, n) with m <= n, sizes: (batch, 1, 1).
+    x: (batch, m, n) with m <= n, sizes: (batch, 1, 1). Zeros that x is padded with add singular
+    values of 0, which stay 0.
     """
-    return _by_gram(x, sizes) if x.device.type == "cpu" else _in_bf16(x, sizes)
-
-
-def _in_bf16(x: Tensor, sizes: Tensor) -> Tensor:
-    """Iterations over the matrices themselves, for which bfloat16 is enough."""
     norm = x.norm(dim=(1, 2), keepdim=True).clamp(min=LEAST_NORM)
     long = (x / norm).bfloat16()
     a, b, c = COEFFICIENTS
@@ -147,23 +202,26 @@ def _in_bf16(x: Tensor, sizes: Tensor) -> Tensor:
     return result
 
 
-def _by_gram(x: Tensor, sizes: Tensor) -> Tensor:
-    """The same over their Gram matrices (batch, m, m), in float32; x is touched at both ends only.
+def orthogonalising(grams: Tensor, sizes: Tensor, *, out: Tensor) -> Tensor:
+    """What to multiply each x = U S V with from the left to get about U V, times its size.
 
-    A step multiplies x from the left by p = a + b g + c g^2, and so g = x x' becomes p g p. Where n
-    is nine times m, as in a convolution, that is a third of the arithmetic. It needs float32: small
-    errors of g grow by a^2 in every step.
+    A step multiplies x by p = a + b g + c g^2, and so g = x x' becomes p g p. It needs float32:
+    small errors of g grow by a^2 in every step.
+
+    grams and out: (batch, m, m), sizes: (batch, 1, 1).
     """
     a, b, c = COEFFICIENTS
-    gram = x @ x.mT
-    square = gram.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1).clamp(min=LEAST_NORM**2)
-    gram = gram / square
-    product = torch.empty(0)
+    square = grams.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1).clamp_(min=LEAST_NORM**2)
+    gram = grams / square
+    product = gram
     for step in range(STEPS):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=1, dim2=2).add_(a)
-        product = factor @ product if step else factor
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # p but for a
+        if step:
+            product = torch.baddbmm(product, factor, product, beta=a)
+        else:
+            product = factor.clone()
+            product.diagonal(dim1=1, dim2=2).add_(a)
         if step < STEPS - 1:
-            gram = factor @ gram @ factor
-    result: Tensor = (product * (square.rsqrt() * sizes)) @ x
-    return result
+            half = torch.baddbmm(gram, factor, gram, beta=a)
+            gram = torch.baddbmm(half, half, factor, beta=a)
+    return torch.mul(product, square.rsqrt_().mul_(sizes), out=out)

@@ -27,6 +27,7 @@ from nasfuse.capturing import CapturedStep
 from nasfuse.cpu_convolutions import go_around
 from nasfuse.data.batches import Images
 from nasfuse.gpus import whole_float32
+from nasfuse.joining import joined, parts
 from nasfuse.muon import BatchedMuon
 from nasfuse.optimizers import EagerSGD
 from nasfuse.recipe import Recipe
@@ -94,23 +95,29 @@ class Training:
         self.steps = self.per_epoch * epochs
         self.parameters = list(self.network.parameters())
         self.average: list[Tensor] | None = None
-        self.filters, self.rest = _filters_and_rest(self.network)
-        self.joined = _joined(self.rest)
-        self.views = [nn.Parameter(_as_matrix(p.detach())) for p in self.filters]
+        filters, rest = _filters_and_rest(self.network)
+        order = sorted(range(len(filters)), key=lambda index: _sides(filters[index]))
+        filters = [filters[index] for index in order]  # equal ones side by side
+        self.orders = range(len(rest)), order  # of parameters in what each optimiser moves
+        self.learned = [*filters, *rest]
+        self.weights = joined(self.learned)
+        gradients, count = torch.zeros_like(self.weights), sum(p.numel() for p in filters)
+        self.gradients = parts(gradients, self.learned)
+        matrices, others = map(nn.Parameter, self.weights.tensor_split([count]))
+        matrices.grad, others.grad = gradients.tensor_split([count])
         decay = recipe.weight_decay
         # rates as tensors, which a captured step can follow
         rate, filter_rate = torch.zeros(2, device=self.device).unbind()
         self.optimizers: list[Optimizer] = [
-            EagerSGD(
-                [self.joined], rate, recipe.momentum, weight_decay=decay, nesterov=True, fused=True
-            )
+            EagerSGD([others], rate, recipe.momentum, weight_decay=decay, nesterov=True, fused=True)
         ]
         self.rates = [(recipe.rate, rate), (recipe.filter_rate, filter_rate)]
-        if self.views:
+        if filters:
             # Muon scales its decay by the rate as SGD does, so the same product wants this ratio
             muon_decay = decay * recipe.rate / recipe.filter_rate
+            shapes = [_sides(parameter) for parameter in filters]
             self.optimizers.append(
-                BatchedMuon(self.views, filter_rate, muon_decay, recipe.momentum)
+                BatchedMuon(matrices, shapes, filter_rate, muon_decay, recipe.momentum)
             )
         self.cycle = _OneCycle(self.steps, recipe.warmup)
         # steps between two looks at the loss, for which a GPU has to be waited for
@@ -185,12 +192,8 @@ class Training:
     def _learn(self, loss: Tensor) -> Tensor:
         """Move the weights against the gradient of the loss, which is returned."""
         # not backward(): adding to what parameters hold costs small networks a tenth of a step
-        found = torch.autograd.grad(
-            loss, [*self.filters, *self.rest], allow_unused=True, materialize_grads=True
-        )
-        for view, gradient in zip(self.views, found, strict=False):
-            view.grad = _as_matrix(gradient)
-        self.joined.grad = torch.cat([gradient.flatten() for gradient in found[len(self.views) :]])
+        found = torch.autograd.grad(loss, self.learned, allow_unused=True, materialize_grads=True)
+        torch._foreach_copy_(self.gradients, found)
         for optimizer in self.optimizers:
             optimizer.step()
         return loss.detach()
@@ -242,8 +245,10 @@ class Training:
             self.keep_average()
             assert self.average is not None
             torch._foreach_copy_(self.average, [v.to(self.device) for v in state["average"]])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(_in_one(saved) if isinstance(optimizer, EagerSGD) else saved)
+        for optimizer, saved, order in zip(
+            self.optimizers, state["optimizers"], self.orders, strict=False
+        ):
+            optimizer.load_state_dict(_in_one(saved, order))
         self._share_rates()
         self.compute = CapturedStep(self._compute)  # a graph would go on with the old tensors
         torch.set_rng_state(state["random"])
@@ -267,26 +272,19 @@ def _filters_and_rest(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
     return filters, rest
 
 
-def _joined(parameters: list[nn.Parameter]) -> nn.Parameter:
-    """One vector of all of them, of which they become views: one call then moves them all."""
-    whole = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
-    parts = torch.split(whole.detach(), [parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.data = part.view(parameter.shape)
-    return whole
-
-
-def _in_one(saved: dict[str, Any]) -> dict[str, Any]:
-    """An optimiser's state for the joined vector, also from checkpoints of single tensors."""
+def _in_one(saved: dict[str, Any], order: Sequence[int]) -> dict[str, Any]:
+    """An optimiser's state for a vector, also from checkpoints of single tensors, put in order."""
     momenta = [state["momentum_buffer"].flatten() for _, state in sorted(saved["state"].items())]
+    if len(momenta) > 1:
+        momenta = [momenta[index] for index in order]
     groups = [{**group, "params": [0]} for group in saved["param_groups"]]
     state = {0: {"momentum_buffer": torch.cat(momenta)}} if momenta else {}
     return {"state": state, "param_groups": groups}
 
 
-def _as_matrix(filters: Tensor) -> Tensor:
-    """(outputs, inputs, k, k) as (outputs, k * k * inputs); a view where channels come last."""
-    return filters.permute(0, 2, 3, 1).flatten(1)
+def _sides(filters: Tensor) -> tuple[int, int]:
+    """Of the matrix (outputs, k * k * inputs) that (outputs, inputs, k, k) are in memory."""
+    return len(filters), filters[0].numel()
 
 
 class _OneCycle:

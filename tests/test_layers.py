@@ -18,7 +18,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # from the ground up; a module imports only from lower layers, or from its own folder
 LAYERS = [
-    {"errors", "fate", "names", "pickles", "stopping", "agreement"},
+    {"errors", "fate", "joining", "names", "pickles", "stopping", "agreement"},
     {"costs", "pareto", "files", "documents", "effects"},
     {"genes", "holes", "ops", "checkpoints", "kept_weights", "reach", "ranges", "optimizers"},
     {"stages", "recipe"},

@@ -1,40 +1,114 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import Muon
 
-from nasfuse.muon import STEPS, BatchedMuon, _by_gram, _in_bf16, batches
+from nasfuse.muon import (
+    COEFFICIENTS,
+    STEPS,
+    BatchedMuon,
+    ByGram,
+    InBf16,
+    batches,
+    orthogonalised,
+    orthogonalising,
+    stacked,
+)
 
+WIDE, TALL, SQUARE = [(6, 27), (6, 54), (6, 54), (10, 54)], [(10, 6), (40, 3), (40, 3)], [(16, 16)]
+THIN = [(1, 1), (1, 1), (1, 9), (12, 1)]  # one number, one output, one input
+SHAPES = [*THIN, *WIDE, *TALL, *SQUARE, (6, 54)]
 Way = Callable[[Tensor, Tensor], Tensor]
-SHAPES = [(6, 27), (6, 54), (10, 54), (10, 6), (16, 16), (16, 90), (40, 3)]
 
 
-def matrices() -> list[nn.Parameter]:
-    generator = torch.Generator().manual_seed(0)
-    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+def vector(seed: int, dtype: torch.dtype = torch.float) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(sum(map(math.prod, SHAPES)), generator=generator, dtype=dtype)
+
+
+def matrices(whole: Tensor) -> list[Tensor]:
+    parts = whole.split([math.prod(shape) for shape in SHAPES])  # type: ignore[no-untyped-call]
+    return [part.view(shape) for part, shape in zip(parts, SHAPES, strict=True)]
+
+
+def optimiser(weights: nn.Parameter) -> BatchedMuon:
+    return BatchedMuon(weights, SHAPES, lr=0.1, weight_decay=0.01, momentum=0.9)
+
+
+def advance(weights: nn.Parameter, one: BatchedMuon, seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        weights.grad = vector(seed, weights.dtype)
+        one.step()
+
+
+def exactly(x: Tensor) -> Tensor:
+    """The iterations for one matrix, written down in the plainest way."""
+    a, b, c = COEFFICIENTS
+    x, size = x / x.norm(), math.sqrt(max(1.0, x.shape[0] / x.shape[1]))
+    for _ in range(STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x * size
 
 
 def test_it_does_what_torchs_does() -> None:
-    ours, theirs = matrices(), matrices()
-    one = BatchedMuon(ours, lr=0.1, weight_decay=0.01, momentum=0.9)
+    ours = nn.Parameter(vector(0))
+    theirs = [nn.Parameter(matrix.clone()) for matrix in matrices(vector(0))]
+    one = optimiser(ours)
     other = Muon(theirs, lr=0.1, weight_decay=0.01, momentum=0.9, ns_steps=STEPS)
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(5):
-        for left, right in zip(ours, theirs, strict=True):
-            left.grad = torch.randn(left.shape, generator=generator)
-            right.grad = left.grad.clone()
-        one.step()
+    for seed in range(1, 6):
+        advance(ours, one, [seed])
+        for matrix, gradient in zip(theirs, matrices(vector(seed)), strict=True):
+            matrix.grad = gradient
         other.step()  # type: ignore[no-untyped-call]
-    for left, right in zip(ours, theirs, strict=True):
-        moved = (right - torch.zeros(())).norm()
-        assert (left - right).norm() < 0.01 * moved
+    for left, right in zip(matrices(ours.detach()), theirs, strict=True):
+        assert (left - right).norm() < 0.01 * right.norm()
 
 
-WAYS = pytest.mark.parametrize("way", [_by_gram, _in_bf16])  # on CPUs, on GPUs
+@pytest.mark.parametrize(("dtype", "error"), [(torch.double, 1e-12), (torch.float, 1e-5)])
+def test_it_does_what_each_matrix_alone_would_ask_for(dtype: torch.dtype, error: float) -> None:
+    weights = nn.Parameter(vector(0, dtype))
+    seeds = range(1, 6)
+    expected = [matrix.clone() for matrix in matrices(vector(0, dtype).double())]
+    momenta = [torch.zeros_like(matrix) for matrix in expected]
+    for seed in seeds:
+        gradients = matrices(vector(seed, dtype).double())
+        for matrix, momentum, gradient in zip(expected, momenta, gradients, strict=True):
+            momentum.mul_(0.9).add_(gradient, alpha=0.1)
+            matrix.mul_(1 - 0.1 * 0.01).sub_(exactly(0.1 * gradient + 0.9 * momentum), alpha=0.1)
+    advance(weights, optimiser(weights), seeds)
+    for found, matrix in zip(matrices(weights.detach()), expected, strict=True):
+        assert (found - matrix).norm() < error * matrix.norm(), tuple(matrix.shape)
+
+
+@pytest.mark.parametrize(("way", "error"), [(ByGram, 1e-4), (InBf16, 0.05)])
+def test_padding_changes_no_update(way: type[ByGram | InBf16], error: float) -> None:
+    """On CPUs and on GPUs."""
+    weights, ahead = torch.zeros_like(vector(0)), vector(1)
+    for _ in range(2):  # the second must not see what the first has left
+        way(stacked(SHAPES), weights.zero_(), ahead).move(torch.tensor(0.1))
+    batch = way(stacked(SHAPES), weights.zero_(), ahead)
+    batch.move(torch.tensor(0.1))
+    first = weights.clone()
+    weights.zero_()
+    batch.move(torch.tensor(0.1))
+    assert torch.equal(weights, first)
+    for found, x in zip(matrices(weights), matrices(ahead), strict=True):
+        expected = -0.1 * exactly(x.double())
+        assert (found - expected).norm() < error * expected.norm(), tuple(x.shape)
+
+
+def by_gram(x: Tensor, sizes: Tensor) -> Tensor:
+    grams = x @ x.mT
+    return orthogonalising(grams, sizes, out=torch.empty_like(grams)) @ x
+
+
+WAYS = pytest.mark.parametrize("way", [by_gram, orthogonalised])  # on CPUs, on GPUs
 SIZES = torch.ones(2, 1, 1)
 
 
@@ -56,33 +130,33 @@ def test_matrices_of_low_rank_stay_finite_in_their_gram_matrix() -> None:
     """A singular value of 0 is one of about 1e-7 of either sign there, and grows."""
     generator = torch.Generator().manual_seed(0)
     thin, wide = (torch.randn(2, *s, generator=generator) for s in ((40, 2), (2, 360)))
-    found, exact = (_by_gram((thin @ wide).to(t), SIZES.to(t)) for t in (torch.float, torch.double))
+    found, exact = (by_gram((thin @ wide).to(t), SIZES.to(t)) for t in (torch.float, torch.double))
     assert (found - exact).norm() < 0.02 * exact.norm()
 
 
-def test_small_matrices_share_a_batch_and_large_ones_do_not() -> None:
-    parts = batches([(512, 4608), (6, 27), (10, 90), (6, 54)])
-    assert parts == [[1, 3, 2], [0]]
+@pytest.mark.parametrize("way", [ByGram, InBf16])
+def test_small_matrices_share_a_batch_and_large_ones_do_not(way: type[ByGram | InBf16]) -> None:
+    stacks = stacked([(512, 4608), (6, 27), (10, 90), (54, 6), (54, 6)])
+    large, small, wider, tall = stacks
+    assert [stack.height for stack in stacks] == [1, 1, 1, 2]
+    assert batches(stacks, way.cost) == [[small, tall, wider], [large]]
 
 
 def test_it_goes_on_from_its_state() -> None:
-    whole, broken = matrices(), matrices()
-
-    def optimiser(found: list[nn.Parameter]) -> BatchedMuon:
-        return BatchedMuon(found, lr=0.1, weight_decay=0.0, momentum=0.9)
-
-    def advance(found: list[nn.Parameter], one: BatchedMuon, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        for matrix in found:
-            matrix.grad = torch.randn(matrix.shape, generator=generator)
-        one.step()
-
-    one, first = optimiser(whole), optimiser(broken)
-    advance(whole, one, 0)
-    advance(broken, first, 0)
-    again = optimiser(broken)
+    whole, broken = (nn.Parameter(vector(0)) for _ in range(2))
+    one, first, again = optimiser(whole), optimiser(broken), optimiser(broken)
+    advance(whole, one, [1, 2])
+    advance(broken, first, [1])
     again.load_state_dict(first.state_dict())
-    advance(whole, one, 1)
-    advance(broken, again, 1)
-    for left, right in zip(whole, broken, strict=True):
-        assert torch.equal(left, right)
+    advance(broken, again, [2])
+    assert torch.equal(whole, broken)
+
+
+def test_a_step_reads_nothing_from_the_device() -> None:
+    """A device without values has none to read."""
+    weights = nn.Parameter(vector(0).to("meta"))
+    weights.grad = torch.zeros_like(weights)
+    rate = torch.zeros((), device="meta")
+    BatchedMuon(weights, SHAPES, lr=rate, weight_decay=0.01, momentum=0.9).step()
+    with pytest.raises(RuntimeError, match="meta"):
+        rate.item()

@@ -107,14 +107,18 @@ def test_checkpoints_with_a_momentum_for_each_tensor_go_on(
     unbroken, resumed = (training(dataset, architecture, epochs=2) for _ in range(2))
     unbroken.epoch()
     state = copy.deepcopy(unbroken.state())
-    momentum = state["optimizers"][0]["state"][0]["momentum_buffer"]
-    parts = torch.split(momentum, [parameter.numel() for parameter in unbroken.rest])
-    pairs = zip(parts, unbroken.rest, strict=True)
-    state["optimizers"][0]["state"] = {
-        index: {"momentum_buffer": part.view(parameter.shape)}
-        for index, (part, parameter) in enumerate(pairs)
-    }
-    state["optimizers"][0]["param_groups"][0]["params"] = list(range(len(unbroken.rest)))
+    count = len(unbroken.orders[1])
+    moved = unbroken.learned[count:], unbroken.learned[:count]
+    for saved, order, tensors in zip(state["optimizers"], unbroken.orders, moved, strict=True):
+        momentum = saved["state"][0]["momentum_buffer"]
+        parts = torch.split(momentum, [parameter.numel() for parameter in tensors])
+        saved["state"] = {
+            index: {"momentum_buffer": part.view(parameter.shape)}
+            for index, part, parameter in zip(order, parts, tensors, strict=True)
+        }
+        saved["param_groups"][0]["params"] = list(range(len(tensors)))
+    assert len(moved[1]) > 1
+    assert list(unbroken.orders[1]) != sorted(unbroken.orders[1])
     resumed.restore(state)
     assert resumed.epoch() == unbroken.epoch()
     for a, b in zip(unbroken.parameters, resumed.parameters, strict=True):
