@@ -146,7 +146,7 @@ class Training:
         losses: list[Tensor] = []
         for x, y in self.images.batches(size, order=order, vary=vary):
             losses.append(self._step(x, y))
-            if len(losses) % self._patience == 0 and not losses[-1].isfinite():
+            if len(losses) % self._patience == 0 and not math.isfinite(losses[-1].item()):
                 break  # what follows would be no better
         mean = float(torch.stack(losses).mean())
         if not math.isfinite(mean):
