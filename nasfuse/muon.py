@@ -52,19 +52,12 @@ class BatchedMuon(Eager):
         del closure  # of optimisers that look at the loss
         (group,) = self.param_groups
         (vector,) = group["params"]
-        rate, momentum, buffer = group["lr"], group["momentum"], self._buffer(vector)
+        rate, momentum, buffer = group["lr"], group["momentum"], self.momentum(vector)
         buffer.lerp_(vector.grad, 1 - momentum)
         torch.lerp(vector.grad, buffer, momentum, out=self._ahead)
         vector.mul_(1 - rate * group["weight_decay"])
         for batch in self._batches:
             batch.move(rate)
-
-    def _buffer(self, vector: nn.Parameter) -> Tensor:
-        state = self.state[vector]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(vector)
-        buffer: Tensor = state["momentum_buffer"]
-        return buffer
 
 
 class Stack(NamedTuple):
