@@ -94,7 +94,7 @@ class Training:
         self.per_epoch = images.batch_count(recipe.batch)
         self.steps = self.per_epoch * epochs
         self.parameters = list(self.network.parameters())
-        self.average: list[Tensor] | None = None
+        self.average: Tensor | None = None  # laid out as the weights
         filters, rest = _filters_and_rest(self.network)
         order = sorted(range(len(filters)), key=lambda index: _sides(filters[index]))
         filters = [filters[index] for index in order]  # equal ones side by side
@@ -128,7 +128,7 @@ class Training:
     def keep_average(self) -> None:
         """Average the weights from here on, where that has not begun."""
         if self.average is None:
-            self.average = [parameter.detach().clone() for parameter in self.parameters]
+            self.average = self.weights.clone()
 
     def advance(self, until: int) -> float:
         """Train up to a step, at most to the end of the epoch; returns the mean loss of that.
@@ -198,22 +198,20 @@ class Training:
             optimizer.step()
         return loss.detach()
 
-    @torch.no_grad()
-    def _accumulate(self, average: list[Tensor]) -> None:
+    def _accumulate(self, average: Tensor) -> None:
         """Polynomial-decay averaging (Shamir & Zhang 2013, arXiv:1212.1824).
 
         What counts is a share of the steps done, so it needs no setting for the run's length.
         """
         weight = (self.recipe.averaging + 1) / (self.recipe.averaging + self.done)
-        torch._foreach_lerp_(average, self.parameters, min(1.0, weight))
+        average.lerp_(self.weights, min(1.0, weight))
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
         """The network with averaged weights, to be judged; afterwards it is as it was."""
         assert self.average is not None, "keep_average was not called"
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, self.average)
+        self.weights.copy_(self.average)
         try:
             yield self.network
         finally:
@@ -221,11 +219,12 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """All that another process needs to go on from here, as tensors and plain values."""
+        average = None if self.average is None else parts(self.average, self.parameters)
         return {
             "done": self.done,
             "loss": self.loss,
             "network": self.network.state_dict(),
-            "average": self.average,
+            "average": average,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "random": torch.get_rng_state(),
             "device": torch.cuda.get_rng_state() if self.device.type == "cuda" else None,
@@ -244,11 +243,12 @@ class Training:
         if state["average"] is not None:
             self.keep_average()
             assert self.average is not None
-            torch._foreach_copy_(self.average, [v.to(self.device) for v in state["average"]])
-        for optimizer, saved, order in zip(
+            saved = [value.to(self.device) for value in state["average"]]
+            torch._foreach_copy_(parts(self.average, self.parameters), saved)
+        for optimizer, held, order in zip(
             self.optimizers, state["optimizers"], self.orders, strict=False
         ):
-            optimizer.load_state_dict(_in_one(saved, order))
+            optimizer.load_state_dict(_in_one(held, order))
         self._share_rates()
         self.compute = CapturedStep(self._compute)  # a graph would go on with the old tensors
         torch.set_rng_state(state["random"])
