@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +182,20 @@ def test_images_that_have_changed_are_not_tried(
     checked, images = with_images(same)
     assert images is dataset.validation
     assert checked.side == 9
+
+
+def test_an_export_downloads_no_images(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reach(*_: Any, **__: Any) -> None:
+        raise AssertionError("it asks the network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NASFUSE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(urllib.request, "urlopen", reach)
+    found = origin_of_trial(study, choose(study, "0"), "search")
+    elsewhere = replace(found, source=("cifar10", 9, 0, 0))
+    assert with_images(elsewhere) == (elsewhere, None)
 
 
 def test_networks_are_found_by_what_people_call_them(study: Study, tmp_path: Path) -> None:

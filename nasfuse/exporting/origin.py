@@ -9,7 +9,9 @@ from statistics import fmean, stdev
 from typing import Literal, get_args
 
 from nasfuse.architecture import Architecture
+from nasfuse.commands import elsewhere_option
 from nasfuse.data.dataset import Split
+from nasfuse.data.downloads import no_downloads
 from nasfuse.data.load import load_dataset, runs_code
 from nasfuse.errors import DataError, SetupError, UsageError
 from nasfuse.kept_weights import require_weights
@@ -83,9 +85,14 @@ def _not_trained(study: Study, result: Result, *, full: bool) -> UsageError:
         f"trial {result.number} has not been trained fully",
         where=str(study.folder),
         why=f"its weights have seen {runs}",
-        fix=f"nasfuse train {shlex.quote(str(study.folder))} --trial {result.number}"
-        "   or --weights search",
+        fix=f"{_training(study, result)}   or --weights search",
     )
+
+
+def _training(study: Study, result: Result) -> str:
+    """The command that trains it fully."""
+    name, elsewhere = shlex.quote(study.folder.name), elsewhere_option(study.folder.parent)
+    return f"nasfuse train {name} --trial {result.number}{elsewhere}"
 
 
 def _of_search(study: Study, result: Result) -> Origin:
@@ -116,11 +123,12 @@ def _of_search(study: Study, result: Result) -> Origin:
         )
     quality.append("Test accuracy: never measured. `nasfuse train` does, with several seeds.")
     path = study.trial(result.key) / f"{result.step.stem}.safetensors"
-    again = f"nasfuse train {shlex.quote(str(study.folder))} --trial {result.number}"
     recipe = settings.recipe.at(result.rung)
     return Origin(
         architecture=result.architecture,
-        weights=require_weights(path, result.weights_sha256, fix=f"put the file back, or: {again}"),
+        weights=require_weights(
+            path, result.weights_sha256, fix=f"put the file back, or: {_training(study, result)}"
+        ),
         kind="search" if top else "short",
         story=story,
         quality=tuple(quality),
@@ -190,7 +198,8 @@ def with_images(origin: Origin) -> tuple[Origin, Split | None]:
     if runs_code(data):
         return origin, None
     try:
-        dataset = load_dataset(data, side=side, seed=seed, skip_bad=skip_bad)
+        with no_downloads():
+            dataset = load_dataset(data, side=side, seed=seed, skip_bad=skip_bad)
     except (DataError, SetupError):  # SetupError: what reads them is not installed here
         return origin, None
     if dataset.fingerprint != origin.fingerprint:
