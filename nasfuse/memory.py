@@ -19,7 +19,9 @@ from nasfuse.ops.recomputing import has_recomputable, recompute
 from nasfuse.plan import plan
 from nasfuse.training import autocast
 
-COPIES = 5  # of the parameters in a step: weights, gradients, momentum, average and updates
+# of the parameters in a step: weights, gradients as they come and as one vector, momentum, what
+# Muon looks ahead to, average
+COPIES = 6
 # times what is kept: operators work in memory of their own, and the C library, told to keep what
 # it has (training.reserve_memory), is left with holes: measured, 2.3 to 2.9. On a GPU a guess,
 # twice: a captured step keeps its memory, and the last batch of an epoch takes as much beside it
