@@ -209,7 +209,7 @@ def swap(
             why=f"the space '{settings.space_name}' has no choice of fusions where it has skips",
         )
     jobs = swap_jobs(original, chosen, seeds=asked.seeds, top=settings.recipe.top)
-    dataset = images_again(settings, data)
+    dataset = images_again(settings, data, command=f"nasfuse explain --swaps {asked.count}")
     view = View(study, tracking_uri(study))
     with study.locked(), logbook(study.folder / "log.txt"), view:
         told = listen or (lambda progress: None)

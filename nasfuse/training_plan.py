@@ -166,7 +166,7 @@ def _of_study(options: TrainOptions, known: Settings) -> tuple[Dataset, Normalis
     skip_bad = known.skip_bad if options.skip_bad is None else options.skip_bad
     if options.data is None:
         source = _Source(known.data, known.side, known.seed, skip_bad)
-        return images_again(known, None), own, source
+        return images_again(known, None, command="nasfuse train best --study"), own, source
     dataset = load_dataset(options.data, side=known.side, seed=known.seed, skip_bad=skip_bad)
     source = _Source(absolute(options.data), known.side, known.seed, skip_bad)
     same = dataset.fingerprint == known.fingerprint

@@ -31,7 +31,11 @@ guarded(VERB)()
 @pytest.mark.parametrize(
     ("verb", "number", "last"),
     [
-        ("train", signal.SIGINT, "stopped at once; the same command goes on"),
+        (
+            "train",
+            signal.SIGINT,
+            "stopped at once; the same command goes on from the last epoch",
+        ),
         ("search", signal.SIGTERM, "stopped at once; nasfuse resume goes on with the newest study"),
         ("export", signal.SIGINT, "stopped"),
     ],

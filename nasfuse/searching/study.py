@@ -348,8 +348,12 @@ def free_name(studies: Path, stem: str) -> str:
     return f"{stem}-{number}"
 
 
-def images_again(settings: Settings, data: str | None) -> Dataset:
+def images_again(
+    settings: Settings, data: str | None, *, command: str = "nasfuse resume"
+) -> Dataset:
     """The images of a study, once more, and the same; `data` is where they are now, if they moved.
+
+    `command` is what asks for them, for the study's name and `--data` to be added.
 
     Raises:
         DataError: they are gone, or not those that the study began with.
@@ -361,7 +365,7 @@ def images_again(settings: Settings, data: str | None) -> Dataset:
             f"the images of this study come from a function, {source}",
             where=f"study '{settings.name}'",
             why="code runs only where its name is typed, and not because a study's file names it",
-            fix=f"give the same command with --data {source}",
+            fix=f"{command} {shlex.quote(settings.name)} --data {source}",
         )
     dataset = load_dataset(
         source, side=settings.side, seed=settings.seed, skip_bad=settings.skip_bad
