@@ -24,6 +24,7 @@ CPU = torch.device("cpu")
     ("device", "batch", "expected"),
     [
         ("cpu", 16, [1, 3]),
+        ("cpu", 128, [1, 2]),  # all images are one batch
         ("cuda", 4, [WARMUP + 1, 24]),
         ("cuda", 32, [2, 3]),  # an epoch has so few that none is captured
     ],
