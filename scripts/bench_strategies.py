@@ -335,16 +335,20 @@ def _interval(ratio: Sequence[float]) -> str:
 def show(found: dict[str, Any]) -> None:
     print(
         f"target {found['target']:.4f}, what random search holds after {found['seconds']:.0f} "
-        "CPU-seconds of full trainings"
+        "CPU-seconds of full trainings; random networks have {:.4f}, deviation {:.4f}".format(
+            *found["random networks"]
+        )
     )
     ours = list(found["rows"][0]["times"])
     titles = " ".join(f"{f'times {name}':>22}" for name in ours)
-    print(f"{'strategy':<9} runs full {'CPU-seconds':>12} {'at the end':>11} {titles}")
+    columns = f"{'CPU-seconds':>12} {'at the end':>11} {'the first':>15}"
+    print(f"{'strategy':<9} runs full {columns} {titles}")
     for row in found["rows"]:
         seconds = f"{'' if row['reached'] else '> '}{row['CPU-seconds']:.0f}"
         times = " ".join(f"{_interval(row['times'][name]):>22}" for name in ours)
         counts = f"{row['strategy']:<9} {row['runs']:>4} {row['trainings']:>4.0f}"
-        print(f"{counts} {seconds:>12} {row['at the end']:>11.4f} {times}")
+        first = "{:.0f} s {:.4f}".format(*row["first"])
+        print(f"{counts} {seconds:>12} {row['at the end']:>11.4f} {first:>15} {times}")
 
 
 def main() -> None:

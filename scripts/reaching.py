@@ -107,10 +107,20 @@ def compare(runs: dict[str, list[Run]], count: int, ours: Sequence[str]) -> dict
                 "CPU-seconds": round(seconds, 1),
                 "reached": there,
                 "at the end": round(float(never_falling(curves[name])[-1]), 4),
+                "first": [round(float(v), 4) for v in _first(runs[name])],
                 "times": others,
             }
         )
-    return {"target": round(target, 4), "seconds": round(end, 1), "rows": rows}
+    judged = [trained.judged for trained in pool]
+    random = [round(float(v), 4) for v in (np.mean(judged), np.std(judged, ddof=1))]
+    found = {"target": round(target, 4), "seconds": round(end, 1), "random networks": random}
+    return {**found, "rows": rows}
+
+
+def _first(runs: Sequence[Run]) -> NDArray[np.float64]:
+    """When the first full training has ended, and how good its network is: means over the runs."""
+    firsts = [(run[0].spent, run[0].judged) for run in runs]
+    return np.asarray(np.mean(firsts, axis=0))
 
 
 def _draws(

@@ -59,6 +59,8 @@ def test_who_never_reaches_the_target_counts_with_the_seconds_of_random_search()
     assert row["CPU-seconds"] == found["seconds"] == pytest.approx(300)
     assert row["at the end"] == pytest.approx(0.85)
     assert found["target"] > 0.91
+    assert row["first"] == [30, 0.85]
+    assert found["random networks"] == pytest.approx([0.9, 0.01], abs=0.002)
 
 
 def test_of_asha_whole_trainings_count_and_what_all_others_cost() -> None:
