@@ -96,7 +96,8 @@ def resume(
         UsageError: the images come from a function, which `data` has to name again.
     """
     study.require_resumable()
-    return _run(study, images_again(study.settings, data), limits, resources, listen)
+    dataset = images_again(study.settings, data, again=next_commands(study)["resume"])
+    return _run(study, dataset, limits, resources, listen)
 
 
 def _run(
@@ -209,7 +210,8 @@ def swap(
             why=f"the space '{settings.space_name}' has no choice of fusions where it has skips",
         )
     jobs = swap_jobs(original, chosen, seeds=asked.seeds, top=settings.recipe.top)
-    dataset = images_again(settings, data, command=f"nasfuse explain --swaps {asked.count}")
+    again = next_commands(study, swaps=asked.count)["explain"]
+    dataset = images_again(settings, data, again=again)
     view = View(study, tracking_uri(study))
     with study.locked(), logbook(study.folder / "log.txt"), view:
         told = listen or (lambda progress: None)

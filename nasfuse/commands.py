@@ -12,7 +12,7 @@ from nasfuse.names import space_names
 from nasfuse.recipe import Recipe
 from nasfuse.searching.study import SEARCH, Settings, Study
 
-SWAPS = 8  # that the command to explain a study asks for
+SWAPS = 8  # that the command to explain a study asks for by itself
 
 
 def elsewhere_option(studies: Path) -> str:
@@ -21,7 +21,7 @@ def elsewhere_option(studies: Path) -> str:
     return "" if usual else f" --studies {shlex.quote(str(studies))}"
 
 
-def next_commands(study: Study) -> dict[str, str]:
+def next_commands(study: Study, *, swaps: int = SWAPS) -> dict[str, str]:
     """What to type next, quoted for a shell, by what it does.
 
     A study that an older nasfuse began cannot be resumed: a new search takes its place.
@@ -32,7 +32,7 @@ def next_commands(study: Study) -> dict[str, str]:
     return {
         "resume": f"nasfuse resume {name}{elsewhere}{typed}" if study.resumable else SEARCH,
         "look": f"nasfuse ui {name}{elsewhere}",
-        "explain": f"nasfuse explain {name}{elsewhere} --swaps {SWAPS}{typed}",
+        "explain": f"nasfuse explain {name}{elsewhere} --swaps {swaps}{typed}",
         "train": f"nasfuse train best --study {name}{elsewhere}{typed}",
         "export": f"nasfuse export best --study {name}{elsewhere} --out net/",
     }

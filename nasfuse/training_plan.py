@@ -16,7 +16,7 @@ from nasfuse.errors import UsageError
 from nasfuse.finals import finalists
 from nasfuse.full_training import FullTraining, check_fits
 from nasfuse.recipe import Recipe, read_recipe
-from nasfuse.searching.study import Settings, Study, find_study, images_again
+from nasfuse.searching.study import Study, find_study, images_again
 from nasfuse.trained import TrainingSettings
 
 FINALISTS = "finalists"  # stands where one network's name does
@@ -145,7 +145,7 @@ class _Source(NamedTuple):
 def _images(options: TrainOptions, choice: Choice) -> tuple[Dataset, Normalisation, _Source]:
     """The images, how they are normalised, and where they come from."""
     if choice.study is not None:
-        return _of_study(options, choice.study.settings)
+        return _of_study(options, choice.study)
     if options.data is None:
         raise UsageError(
             f"there are no images to train '{options.network}' on",
@@ -160,13 +160,14 @@ def _images(options: TrainOptions, choice: Choice) -> tuple[Dataset, Normalisati
     return dataset, measure(dataset.train), source
 
 
-def _of_study(options: TrainOptions, known: Settings) -> tuple[Dataset, Normalisation, _Source]:
+def _of_study(options: TrainOptions, study: Study) -> tuple[Dataset, Normalisation, _Source]:
     """Those of the study, wherever they are now, or others."""
+    known = study.settings
     own = Normalisation(known.mean, known.std)
     skip_bad = known.skip_bad if options.skip_bad is None else options.skip_bad
     if options.data is None:
         source = _Source(known.data, known.side, known.seed, skip_bad)
-        return images_again(known, None, command="nasfuse train best --study"), own, source
+        return images_again(known, None, again=next_commands(study)["train"]), own, source
     dataset = load_dataset(options.data, side=known.side, seed=known.seed, skip_bad=skip_bad)
     source = _Source(absolute(options.data), known.side, known.seed, skip_bad)
     same = dataset.fingerprint == known.fingerprint

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from PIL import Image
 
 from nasfuse.api import resume
 from nasfuse.choosing import choose
-from nasfuse.commands import next_commands
 from nasfuse.errors import DataError, UsageError
 from nasfuse.planning import SearchOptions, continuation, limits_of, plan_search
 from nasfuse.recipe import Recipe
@@ -110,16 +110,18 @@ def test_a_study_s_file_cannot_make_code_run(
     (tmp_path / "own_images.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    plan = plan_search(SearchOptions("1M", data="own_images:make", trials=1, workers=1))
+    options = SearchOptions("1M", data="own_images:make", trials=1, workers=1)
+    plan = plan_search(replace(options, studies=tmp_path / "else where"))
     study = Study.create(plan.folder, plan.settings)
     assert study.settings.data == "own_images:make"
     (tmp_path / "ran").unlink()
     with pytest.raises(UsageError, match="come from a function, own_images:make") as caught:
         resume(study, plan.limits, plan.resources)
-    assert caught.value.fix == "nasfuse resume own_images-make-1 --data own_images:make"
-    assert next_commands(study)["resume"].endswith("--data own_images:make")
+    elsewhere = f"--studies '{tmp_path / 'else where'}' --data own_images:make"
+    assert caught.value.fix == f"nasfuse resume own_images-make-1 {elsewhere}"
     assert not (tmp_path / "ran").exists()
-    assert images_again(study.settings, "own_images:make").fingerprint == plan.dataset.fingerprint
+    again = images_again(study.settings, "own_images:make", again="")
+    assert again.fingerprint == plan.dataset.fingerprint
     assert (tmp_path / "ran").exists()
 
 
@@ -137,8 +139,8 @@ def test_images_that_moved_are_the_same_and_others_are_not(tmp_path: Path) -> No
     assert settings.skip_bad == 1
     (tmp_path / "one").rename(tmp_path / "moved")
     with pytest.raises(DataError, match="no dataset"):
-        images_again(settings, None)
-    found = images_again(settings, str(tmp_path / "moved"))
+        images_again(settings, None, again="")
+    found = images_again(settings, str(tmp_path / "moved"), again="")
     assert found.fingerprint == settings.fingerprint
     with pytest.raises(DataError, match="images have changed"):
-        images_again(settings, photos("other", 6))
+        images_again(settings, photos("other", 6), again="")

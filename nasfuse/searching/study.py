@@ -348,12 +348,10 @@ def free_name(studies: Path, stem: str) -> str:
     return f"{stem}-{number}"
 
 
-def images_again(
-    settings: Settings, data: str | None, *, command: str = "nasfuse resume"
-) -> Dataset:
+def images_again(settings: Settings, data: str | None, *, again: str) -> Dataset:
     """The images of a study, once more, and the same; `data` is where they are now, if they moved.
 
-    `command` is what asks for them, for the study's name and `--data` to be added.
+    `again` is the command to type where `data` has to be named.
 
     Raises:
         DataError: they are gone, or not those that the study began with.
@@ -365,7 +363,7 @@ def images_again(
             f"the images of this study come from a function, {source}",
             where=f"study '{settings.name}'",
             why="code runs only where its name is typed, and not because a study's file names it",
-            fix=f"{command} {shlex.quote(settings.name)} --data {source}",
+            fix=again,
         )
     dataset = load_dataset(
         source, side=settings.side, seed=settings.seed, skip_bad=settings.skip_bad

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from nasfuse.data.batches import Images, Normalisation, measure
+from nasfuse.data.batches import Images, Normalisation, measure, shifted
 from nasfuse.data.dataset import Split
 
 CPU = torch.device("cpu")
@@ -39,6 +39,35 @@ def test_the_resolution_follows_the_network_and_is_smooth(resolution: int) -> No
         assert (batch[..., 2:-2, 2:-2] - 0.5).abs().max() < 0.15
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("resolution", [8, 12])
+def test_batches_are_what_the_normalisation_says(channels: int, resolution: int) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (6, channels, 12, 12), dtype=np.uint8)
+    how = Normalisation((0.1, 0.5, 0.7)[:channels], (0.2, 0.4, 0.05)[:channels])
+    images = Images.of(Split(pixels, np.arange(6)), how, resolution=resolution, device=CPU)
+    [(batch, _)] = images.batches(6)
+    mean, std = (torch.tensor(each).view(1, -1, 1, 1) for each in (how.mean, how.std))
+    wanted = (torch.from_numpy(pixels) / 255 - mean) / std
+    side = (resolution, resolution)
+    wanted = torch.nn.functional.interpolate(wanted, side, mode="bilinear", antialias=True)
+    assert torch.allclose(batch, wanted, atol=1e-5)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shifted_images_are_windows_of_padded_ones(channels: int) -> None:
+    images = torch.rand(40, channels, 6, 6)
+    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    windows = padded.unfold(2, 6, 1).unfold(3, 6, 1)  # (40, channels, 5, 5, 6, 6)
+    torch.manual_seed(1)
+    down, right = torch.randint(0, 5, (2, 40))
+    torch.manual_seed(1)
+    moved = shifted(images, 2)
+    assert torch.equal(moved, windows[torch.arange(40), :, down, right])
+    assert moved.is_contiguous(memory_format=torch.channels_last)
+
+
 class Copies(TorchFunctionMode):
     """Counts what is copied from main memory to a device, for which a GPU is waited for."""
 
@@ -56,7 +85,7 @@ def test_batches_on_a_device_copy_the_order_once() -> None:
     images = Images(pixels, pixels[:, 0, 0, 0].long(), Normalisation((0.5,) * 3, (0.2,) * 3), 8)
     with Copies() as copies:
         assert len(list(images.batches(4, order=torch.arange(24)))) == 6
-        assert copies.count == 3, "the order, the mean and the deviation"
+        assert copies.count == 3, "the order, a factor and an offset"
         assert len(list(images.batches(4))) == 6
         assert copies.count == 4
 
