@@ -1,4 +1,7 @@
-"""Attention on one map: it goes in and comes out with the same shape."""
+"""Attention on one map: it goes in and comes out with the same shape.
+
+Means over a map are poolings: the gradient of Tensor.mean does not lie channels last.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class SqueezeExcite(nn.Module):
         self.excite = nn.Conv2d(squeezed, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        context = x.mean((2, 3), keepdim=True)
+        context = nn.functional.avg_pool2d(x, x.shape[2:])
         return x * torch.sigmoid(self.excite(self.activation(self.squeeze(context))))
 
 
@@ -71,7 +74,7 @@ class ECA(nn.Module):
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        context = x.mean((2, 3)).unsqueeze(1)
+        context = nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1).unsqueeze(1)
         return x * torch.sigmoid(self.conv(context)).squeeze(1)[:, :, None, None]
 
 
@@ -97,7 +100,8 @@ class CBAM(nn.Module):
         self.spatial = ConvNorm(2, 1, kernel=7)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+        mean = nn.functional.avg_pool2d(x, x.shape[2:])
+        peak = x.amax((2, 3), keepdim=True)
         means = self.excite(self.activation(self.squeeze(mean)))
         peaks = self.excite(self.activation(self.squeeze(peak)))
         y = x * torch.sigmoid(means + peaks)
@@ -144,7 +148,7 @@ class BAM(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        channel = self.channel(x.mean((2, 3), keepdim=True))
+        channel = self.channel(nn.functional.avg_pool2d(x, x.shape[2:]))
         return x * (1 + torch.sigmoid(channel + self.spatial(x)))
 
 

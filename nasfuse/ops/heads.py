@@ -1,4 +1,7 @@
-"""Heads: from the last map, or those of all levels, to one number a class."""
+"""Heads: from the last map, or those of all levels, to one number a class.
+
+Means over a map are poolings: the gradient of Tensor.mean does not lie channels last.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class MeanHead(nn.Module):
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x.mean((2, 3)))
+        return self.linear(nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 
 def mean_head_cost(shape: Shape, classes: int) -> Cost:
@@ -42,7 +45,8 @@ class NormHead(nn.Module):
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.activation(self.norm(x)).mean((2, 3)))
+        x = self.activation(self.norm(x))
+        return self.linear(nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 
 def norm_head_cost(shape: Shape, classes: int) -> Cost:
@@ -61,7 +65,8 @@ class ConvHead(nn.Module):
         self.linear = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.activation(self.conv(x)).mean((2, 3)))
+        x = self.activation(self.conv(x))
+        return self.linear(nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1))
 
 
 def conv_head_cost(shape: Shape, classes: int, *, width: int) -> Cost:
@@ -79,8 +84,8 @@ class LevelsHead(nn.Module):
         self.linear = nn.Linear(sum(channels), classes)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        means = torch.cat([x.mean((2, 3)) for x in maps], 1)
-        return self.linear(means)
+        means = [nn.functional.avg_pool2d(x, x.shape[2:]) for x in maps]
+        return self.linear(torch.cat(means, 1).flatten(1))
 
 
 def levels_head_cost(channels: Sequence[int], classes: int) -> Cost:
@@ -99,8 +104,9 @@ class LateHead(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(inputs, classes) for inputs in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        pairs = zip(self.linears, maps, strict=True)
-        return torch.stack([f(x.mean((2, 3))) for f, x in pairs]).mean(0)
+        means = [nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1) for x in maps]
+        pairs = zip(self.linears, means, strict=True)
+        return torch.stack([f(mean) for f, mean in pairs]).mean(0)
 
 
 def late_head_cost(channels: Sequence[int], classes: int) -> Cost:
