@@ -149,8 +149,14 @@ class DualPath(nn.Module):
         self.width = width
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        added = x[:, : self.width] + y[:, : self.width]
-        return torch.cat((added, x[:, self.width :], y[:, self.width :]), 1)
+        first, *before = self._parts(x)
+        second, *new = self._parts(y)
+        return torch.cat((first + second, *before, *new), 1)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Split, not sliced, and never empty: else gradients do not lie as maps do."""
+        more = x.shape[1] - self.width
+        return torch.split(x, [self.width, more], 1) if more else (x,)
 
 
 class ConcatConv(nn.Module):
