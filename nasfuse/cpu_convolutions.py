@@ -18,7 +18,6 @@ def go_around(network: nn.Module, *, bf16: bool) -> None:
     to 20 times as long in it where the stride is 2 or the kernel is 5. Strided ones of one pixel
     with few channels look at the pixels that count only: with AVX2 the gradient of their weights is
     written beyond its end (torch 2.13, issue 6035 of oneDNN), and the process dies sooner or later.
-    Maps of one channel are said to lie channels last, for else what is made of them does not.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -26,8 +25,6 @@ def go_around(network: nn.Module, *, bf16: bool) -> None:
                 module.forward = _float32(module.forward)  # type: ignore[method-assign, assignment]
             elif _narrow(module):
                 module.forward = _subsampled(module)  # type: ignore[method-assign, assignment]
-            if module.in_channels == 1:
-                module.forward = _channels_last(module.forward)  # type: ignore[method-assign, assignment]
 
 
 def _float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -36,14 +33,6 @@ def _float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
             return forward(x)
         with torch.autocast(x.device.type, enabled=False):
             return forward(x.float()).to(x.dtype)
-
-    return wrapped
-
-
-def _channels_last(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def wrapped(x: Tensor) -> Tensor:
-        batch, _, height, width = x.shape
-        return forward(x.reshape(batch, height, width, 1).permute(0, 3, 1, 2))
 
     return wrapped
 

@@ -28,6 +28,7 @@ from nasfuse.cpu_convolutions import go_around
 from nasfuse.data.batches import Images
 from nasfuse.gpus import whole_float32
 from nasfuse.joining import joined, parts
+from nasfuse.layouts import keep_channels_last
 from nasfuse.muon import BatchedMuon
 from nasfuse.optimizers import EagerSGD
 from nasfuse.recipe import Recipe
@@ -89,6 +90,7 @@ class Training:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu":
             go_around(self.network, bf16=has_bf16("cpu"))
+            keep_channels_last(self.network)
         self.images, self.recipe, self.epochs, self.seed = images, recipe, epochs, seed
         self.done, self.loss = 0, 0.0
         self.per_epoch = images.batch_count(recipe.batch)

@@ -39,18 +39,6 @@ def test_narrow_strided_convolutions_compute_the_same(side: int, channels: int, 
         assert torch.allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_maps_of_one_channel_become_maps_that_lie_channels_last(stride: int) -> None:
-    torch.manual_seed(0)
-    conv = nn.Conv2d(1, 6, 1, stride=stride).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = torch.randn(4, 1, 8, 8)
-    straight = gradients(conv, x)
-    go_around(conv, bf16=False)
-    for one, other in zip(straight, gradients(conv, x), strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
-    assert conv(x).is_contiguous(memory_format=torch.channels_last)
-
-
 @pytest.mark.parametrize(
     "conv",
     [nn.Conv2d(8, 16, 1, stride=2), nn.Conv2d(6, 16, 1), nn.Conv2d(6, 16, 3, 2, padding=1)],

@@ -23,7 +23,7 @@ LAYERS = [
     {"genes", "holes", "ops", "checkpoints", "kept_weights", "reach", "ranges", "optimizers"},
     {"stages", "recipe"},
     {"architecture"},
-    {"plan", "space", "data", "muon", "capturing", "gpus", "cpu_convolutions"},
+    {"plan", "space", "data", "muon", "capturing", "gpus", "cpu_convolutions", "layouts"},
     {"network", "references"},
     {"results", "scaling", "weights", "trained"},
     {"finals", "latency", "training"},

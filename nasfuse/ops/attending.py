@@ -1,7 +1,7 @@
 """Attentional fusion: a gate looks at the maps before they become one.
 
-Maps are not stacked, and means over them are poolings: neither a stack nor the gradient
-of Tensor.mean lies channels last, and mixed layouts take CPUs up to 15 times as long.
+Maps are not stacked: a stack does not lie channels last, and mixed layouts take CPUs up
+to 15 times as long.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasfuse.costs import Cost, Shape, conv_cost, norm_cost
 from nasfuse.ops.attention import SqueezeExcite, se_cost
-from nasfuse.ops.layers import ConvNorm, conv_norm_cost
+from nasfuse.ops.layers import ConvNorm, Mean, conv_norm_cost
 
 
 class Bottleneck(nn.Module):
@@ -47,13 +47,13 @@ class AFF(nn.Module):
     def __init__(self, width: int, *, reduction: int, scale: float = 1) -> None:
         super().__init__()
         self.scale = scale
+        self.mean = Mean()
         self.local = Bottleneck(width, reduction=reduction)
         self.context = Bottleneck(width, reduction=reduction)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         total = x + y
-        mean = nn.functional.avg_pool2d(total, total.shape[2:])
-        g = torch.sigmoid(self.local(total) + self.context(mean))
+        g = torch.sigmoid(self.local(total) + self.context(self.mean(total)))
         return self.scale * torch.addcmul(y, g, x - y)
 
 
@@ -75,14 +75,14 @@ class IterativeAFF(nn.Module):
         super().__init__()
         self.shared = shared
         self.first = AFF(width, reduction=reduction)
+        self.mean = Mean()
         self.local = Bottleneck(width, reduction=reduction)
         self.context = Bottleneck(width, reduction=reduction)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         u = self.first(x, y)
         context = self.first.context if self.shared else self.context
-        mean = nn.functional.avg_pool2d(u, u.shape[2:])
-        g = torch.sigmoid(self.local(u) + context(mean))
+        g = torch.sigmoid(self.local(u) + context(self.mean(u)))
         return torch.addcmul(y, g, x - y)
 
 
@@ -99,12 +99,13 @@ class MSCAMGated(nn.Module):
 
     def __init__(self, width: int, *, reduction: int) -> None:
         super().__init__()
+        self.mean = Mean()
         self.local = Bottleneck(width, reduction=reduction)
         self.context = Bottleneck(width, reduction=reduction)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         total = x + y
-        context = self.context(nn.functional.avg_pool2d(total, total.shape[2:]))
+        context = self.context(self.mean(total))
         return x + torch.sigmoid(self.local(total) + context) * y
 
 
@@ -139,6 +140,7 @@ class SelectiveKernel(nn.Module):
         super().__init__()
         hidden = max(width // reduction, 32)
         self.inputs = inputs
+        self.mean = Mean()
         self.reduce = nn.Conv2d(width, hidden, 1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
         self.activation = nn.ReLU()
@@ -148,8 +150,8 @@ class SelectiveKernel(nn.Module):
         total = maps[0]
         for y in maps[1:]:
             total = total + y
-        context = nn.functional.avg_pool2d(total, total.shape[2:])
-        logits = self.select(self.activation(self.norm(self.reduce(context))))
+        context = self.reduce(self.mean(total))
+        logits = self.select(self.activation(self.norm(context)))
         shares = torch.softmax(logits.unflatten(1, (self.inputs, -1)), 1)
         mixed = shares[:, 0] * maps[0]
         for index, y in enumerate(maps[1:], 1):

@@ -1,7 +1,4 @@
-"""Attention on one map: it goes in and comes out with the same shape.
-
-Means over a map are poolings: the gradient of Tensor.mean does not lie channels last.
-"""
+"""Attention on one map: it goes in and comes out with the same shape."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nasfuse.costs import Cost, Shape, conv_cost, norm_cost
-from nasfuse.ops.layers import ConvNorm, conv_norm_cost
+from nasfuse.ops.layers import ConvNorm, Mean, conv_norm_cost
 
 
 class SqueezeExcite(nn.Module):
@@ -27,13 +24,14 @@ class SqueezeExcite(nn.Module):
         self, width: int, *, squeezed: int, activation: type[nn.Module]
     ) -> None:
         super().__init__()
+        self.mean = Mean()
         self.squeeze = nn.Conv2d(width, squeezed, 1)
         self.activation = activation()
         self.excite = nn.Conv2d(squeezed, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        context = nn.functional.avg_pool2d(x, x.shape[2:])
-        return x * torch.sigmoid(self.excite(self.activation(self.squeeze(context))))
+        context = self.squeeze(self.mean(x))
+        return x * torch.sigmoid(self.excite(self.activation(context)))
 
 
 def squeeze_excite_cost(shape: Shape, squeezed: int) -> Cost:
@@ -71,10 +69,11 @@ class ECA(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         kernel = max(3, int((math.log2(width) + 1) / 2) // 2 * 2 + 1)
+        self.mean = Mean()
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        context = nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1).unsqueeze(1)
+        context = self.mean(x).flatten(1).unsqueeze(1)
         return x * torch.sigmoid(self.conv(context)).squeeze(1)[:, :, None, None]
 
 
@@ -94,14 +93,14 @@ class CBAM(nn.Module):
     def __init__(self, width: int, *, reduction: int) -> None:
         super().__init__()
         hidden = max(1, width // reduction)
+        self.mean = Mean()
         self.squeeze = nn.Conv2d(width, hidden, 1)
         self.activation = nn.ReLU()
         self.excite = nn.Conv2d(hidden, width, 1)
         self.spatial = ConvNorm(2, 1, kernel=7)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = nn.functional.avg_pool2d(x, x.shape[2:])
-        peak = x.amax((2, 3), keepdim=True)
+        mean, peak = self.mean(x), x.amax((2, 3), keepdim=True)
         means = self.excite(self.activation(self.squeeze(mean)))
         peaks = self.excite(self.activation(self.squeeze(peak)))
         y = x * torch.sigmoid(means + peaks)
@@ -128,6 +127,7 @@ class BAM(nn.Module):
     def __init__(self, width: int, *, reduction: int) -> None:
         super().__init__()
         hidden = max(1, width // reduction)
+        self.mean = Mean()
         self.channel = nn.Sequential(
             nn.Conv2d(width, hidden, 1),
             nn.BatchNorm2d(hidden),
@@ -148,7 +148,7 @@ class BAM(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        channel = self.channel(nn.functional.avg_pool2d(x, x.shape[2:]))
+        channel = self.channel(self.mean(x))
         return x * (1 + torch.sigmoid(channel + self.spatial(x)))
 
 

@@ -1,7 +1,4 @@
-"""Heads: from the last map, or those of all levels, to one number a class.
-
-Means over a map are poolings: the gradient of Tensor.mean does not lie channels last.
-"""
+"""Heads: from the last map, or those of all levels, to one number a class."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nasfuse.costs import NOTHING, Cost, Shape, linear_cost, norm_cost
-from nasfuse.ops.layers import ConvNorm, conv_norm_cost
+from nasfuse.ops.layers import ConvNorm, Mean, conv_norm_cost
 
 
 class MeanHead(nn.Module):
@@ -23,10 +20,11 @@ class MeanHead(nn.Module):
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
+        self.mean = Mean()
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1))
+        return self.linear(self.mean(x).flatten(1))
 
 
 def mean_head_cost(shape: Shape, classes: int) -> Cost:
@@ -40,13 +38,14 @@ class NormHead(nn.Module):
         self, inputs: int, classes: int, *, activation: type[nn.Module]
     ) -> None:
         super().__init__()
+        self.mean = Mean()
         self.norm = nn.BatchNorm2d(inputs)
         self.activation = activation()
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.norm(x))
-        return self.linear(nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1))
+        return self.linear(self.mean(x).flatten(1))
 
 
 def norm_head_cost(shape: Shape, classes: int) -> Cost:
@@ -60,13 +59,14 @@ class ConvHead(nn.Module):
         self, inputs: int, classes: int, *, width: int, activation: type[nn.Module]
     ) -> None:
         super().__init__()
+        self.mean = Mean()
         self.conv = ConvNorm(inputs, width, kernel=1)
         self.activation = activation()
         self.linear = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.conv(x))
-        return self.linear(nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1))
+        return self.linear(self.mean(x).flatten(1))
 
 
 def conv_head_cost(shape: Shape, classes: int, *, width: int) -> Cost:
@@ -81,11 +81,12 @@ class LevelsHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
+        self.mean = Mean()
         self.linear = nn.Linear(sum(channels), classes)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        means = [nn.functional.avg_pool2d(x, x.shape[2:]) for x in maps]
-        return self.linear(torch.cat(means, 1).flatten(1))
+        means = torch.cat([self.mean(x) for x in maps], 1)
+        return self.linear(means.flatten(1))
 
 
 def levels_head_cost(channels: Sequence[int], classes: int) -> Cost:
@@ -101,12 +102,12 @@ class LateHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], classes: int) -> None:
         super().__init__()
+        self.mean = Mean()
         self.linears = nn.ModuleList(nn.Linear(inputs, classes) for inputs in channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        means = [nn.functional.avg_pool2d(x, x.shape[2:]).flatten(1) for x in maps]
-        pairs = zip(self.linears, means, strict=True)
-        return torch.stack([f(mean) for f, mean in pairs]).mean(0)
+        pairs = zip(self.linears, maps, strict=True)
+        return torch.stack([f(self.mean(x).flatten(1)) for f, x in pairs]).mean(0)
 
 
 def late_head_cost(channels: Sequence[int], classes: int) -> Cost:

@@ -17,6 +17,16 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+class Mean(nn.Module):
+    """The mean over a map: (batch, channels, height, width) to (batch, channels, 1, 1).
+
+    A module, so that training can take another way to the same gradient.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
 class ConvNorm(nn.Module):
     """norm(conv(x)): a padded k x k convolution without bias, then batch norm.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nasfuse.costs import Cost, Shape
+from nasfuse.layouts import keep_channels_last
 from nasfuse.ops.attention import ATTENTIONS
 from nasfuse.ops.blocks import BLOCKS
 from nasfuse.ops.counting import THOP_HANDLERS
@@ -269,6 +270,7 @@ def test_bf16_autocast_and_channels_last(case: Case) -> None:
     """Maps and gradients stay as they lie: operators on mixed layouts are many times slower."""
     last = torch.channels_last
     module = case.build().to(memory_format=last)  # type: ignore[call-overload]
+    keep_channels_last(module)
     inputs = [x.contiguous(memory_format=last).requires_grad_() for x in maps(case, 2)]
     with torch.autocast("cpu", torch.bfloat16):
         out = module(*inputs)
