@@ -47,9 +47,11 @@ class BatchedMuon(Eager):
     ) -> None:
         super().__init__([vector], {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self._ahead = torch.zeros_like(vector)
-        way = ByGram if vector.device.type == "cpu" else InBf16
+        way: type[_Batch] = InBf16
+        if vector.device.type == "cpu":
+            way = ByGramInBf16 if bf16 else ByGram
         found = batches(stacked(shapes), way.cost)
-        self._batches = [way(stacks, vector.detach(), self._ahead, bf16=bf16) for stacks in found]
+        self._batches = [way(stacks, vector.detach(), self._ahead) for stacks in found]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -108,10 +110,7 @@ def batches(stacks: Iterable[Stack], cost: Callable[[Sequence[Stack]], float]) -
 class _Batch(ABC):
     """Stacks that are orthogonalised together: those of `ahead`, to move those of `weights`."""
 
-    def __init__(
-        self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor, *, bf16: bool
-    ) -> None:
-        self.bf16 = bf16
+    def __init__(self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor) -> None:
         sizes = [math.sqrt(max(1.0, s.outputs / s.inputs)) for s in stacks for _ in range(s.height)]
         self.sizes = weights.new_tensor(sizes).view(-1, 1, 1)  # of the updates
         self.weights, self.ahead = ([stack.of(v) for stack in stacks] for v in (weights, ahead))
@@ -133,10 +132,8 @@ class ByGram(_Batch):
     Where n is nine times m, as in a convolution, that is a third of the arithmetic.
     """
 
-    def __init__(
-        self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor, *, bf16: bool
-    ) -> None:
-        super().__init__(stacks, weights, ahead, bf16=bf16)
+    def __init__(self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor) -> None:
+        super().__init__(stacks, weights, ahead)
         height, side, _ = _padded(stacks)
         self.padded = weights.new_zeros(2, height, side, side).unbind()
         shapes = [(height, rows, rows) for height, rows, _ in self.shapes]
@@ -153,19 +150,27 @@ class ByGram(_Batch):
         grams, factors = self.padded
         orthogonalising(grams, self.sizes * -rate, out=factors)
         for weights, factor, x in zip(self.weights, self.factors, self.ahead, strict=True):
-            if self.bf16 and x.shape[1] >= HALVED:
-                weights.add_(torch.bmm(factor.bfloat16(), x.bfloat16()))
-            else:
-                weights.baddbmm_(factor, x)
+            self.apply(weights, factor, x)
+
+    def apply(self, weights: Tensor, factor: Tensor, x: Tensor) -> None:
+        weights.baddbmm_(factor, x)
+
+
+class ByGramInBf16(ByGram):
+    """The same, of which large products with the matrices are of bfloat16."""
+
+    def apply(self, weights: Tensor, factor: Tensor, x: Tensor) -> None:
+        if x.shape[1] < HALVED:
+            super().apply(weights, factor, x)
+        else:
+            weights.add_(torch.bmm(factor.bfloat16(), x.bfloat16()))
 
 
 class InBf16(_Batch):
     """By the matrices themselves, padded."""
 
-    def __init__(
-        self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor, *, bf16: bool
-    ) -> None:
-        super().__init__(stacks, weights, ahead, bf16=bf16)
+    def __init__(self, stacks: Sequence[Stack], weights: Tensor, ahead: Tensor) -> None:
+        super().__init__(stacks, weights, ahead)
         self.padded = weights.new_zeros(_padded(stacks))
 
     @staticmethod

@@ -118,9 +118,10 @@ class Training:
             # Muon scales its decay by the rate as SGD does, so the same product wants this ratio
             muon_decay = decay * recipe.rate / recipe.filter_rate
             shapes = [_sides(parameter) for parameter in filters]
-            rest_of_it = (filter_rate, muon_decay, recipe.momentum)
-            bf16 = has_bf16(self.device.type)
-            self.optimizers.append(BatchedMuon(matrices, shapes, *rest_of_it, bf16=bf16))
+            bf16, momentum = has_bf16(self.device.type), recipe.momentum
+            self.optimizers.append(
+                BatchedMuon(matrices, shapes, filter_rate, muon_decay, momentum, bf16=bf16)
+            )
         self.cycle = _OneCycle(self.steps, recipe.warmup)
         # steps between two looks at the loss, for which a GPU has to be waited for
         self._patience = 1 if self.device.type == "cpu" else 50

@@ -10,6 +10,7 @@ from PIL import Image
 
 from nasfuse.api import resume
 from nasfuse.choosing import choose
+from nasfuse.commands import next_commands
 from nasfuse.errors import DataError, UsageError
 from nasfuse.planning import SearchOptions, continuation, limits_of, plan_search
 from nasfuse.recipe import Recipe
@@ -119,6 +120,7 @@ def test_a_study_s_file_cannot_make_code_run(
         resume(study, plan.limits, plan.resources)
     elsewhere = f"--studies '{tmp_path / 'else where'}' --data own_images:make"
     assert caught.value.fix == f"nasfuse resume own_images-make-1 {elsewhere}"
+    assert next_commands(study)["resume"].endswith("--data own_images:make")
     assert not (tmp_path / "ran").exists()
     again = images_again(study.settings, "own_images:make", again="")
     assert again.fingerprint == plan.dataset.fingerprint
