@@ -53,15 +53,10 @@ class Architecture(Gene):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Architecture:
+        if (mistake := self.misfit()) is not None:
+            raise ValueError(mistake)
         for number, (stage, channels) in enumerate(self.entries()):
-            width, idle = stage.width or 0, stage.idle_fusion(channels)
-            if stage.strided_groups_fail(channels):
-                raise ValueError(
-                    f"stages.{number}: the block's groups do not divide the channels of the cross "
-                    "stage's strided convolution"
-                )
-            if stage.shortcut == "padded" and stage.entry(channels)[0] > width:
-                raise ValueError(f"stages.{number}: 'shortcut: padded' cannot lose channels")
+            idle = stage.idle_fusion(channels)
             if idle is not None and stage.fusion[0] != idle:
                 raise ValueError(
                     f"stages.{number}.fusion.0 has no effect, because shapes differ there and "
@@ -84,6 +79,17 @@ class Architecture(Gene):
         for stage in self.stages:
             yield stage, channels
             channels = stage.outputs(channels)
+
+    def misfit(self) -> str | None:
+        """The first stage whose widths do not go with what comes to it, and why; None if all do.
+
+        A copy with other widths has not been checked, and this takes less time than all rules.
+        """
+        if any(stage.demands for stage in self.stages):
+            for number, (stage, channels) in enumerate(self.entries()):
+                if (reason := stage.misfit(channels)) is not None:
+                    return f"stages.{number}: {reason}"
+        return None
 
     def settled(self) -> Architecture:
         """The same network, with the fusions that cannot matter as the document wants them."""

@@ -168,6 +168,10 @@ class Budget(NamedTuple):
         params = price.params / self.params if self.params else 0.0
         return max(price.larger / self.macs, params)
 
+    def fits(self, architecture: Architecture) -> bool:
+        """Whether it is within the limits, and a network at all: copies have not been checked."""
+        return self.used(cost(architecture)) <= 1 and architecture.misfit() is None
+
     def refusal(self, price: Cost) -> BudgetError:
         """Of a network that costs as much as this and cannot be made smaller."""
         params = f" and {show_macs(self.params)} parameters" if self.params else ""
@@ -198,16 +202,25 @@ def fit_to_budget(
         return scale(fitted, width=factor, rounding=round_finely)
 
     search = _Search(_doublings(scaled, budget), _PHI, step=0.06, tolerance=0.03)
-    fitted = _largest(scaled, search, budget)
+    fitted = _largest(scaled, search, budget) or smallest(architecture, scaling)
+    if not budget.fits(fitted):
+        raise budget.refusal(cost(fitted))
     # cost grows with the square of the width
     room = math.sqrt(1 / budget.used(cost(fitted)))
-    fitted = _largest(widened, _Search(room, (1.0, 1.6), step=0.03, tolerance=0.004), budget)
+    search = _Search(room, (1.0, 1.6), step=0.03, tolerance=0.004)
+    # its own widths, rounded again, may be larger where channels fall into groups
+    fitted = _largest(widened, search, budget) or fitted
     return _topped_up(fitted, budget).settled()
 
 
 def smallest(architecture: Architecture, scaling: Scaling) -> Architecture:
-    """What is left of a network in this direction when nothing more can be scaled down."""
-    return _scaled(architecture, scaling, _PHI[0])
+    """What is left of a network in this direction when nothing more can be scaled down.
+
+    It is the network itself where no other of its sizes can be built.
+    """
+    start, end = _PHI
+    sizes = (_scaled(architecture, scaling, n / 4) for n in range(int(4 * start), int(4 * end)))
+    return next((network for network in sizes if network.misfit() is None), architecture)
 
 
 def _scaled(architecture: Architecture, scaling: Scaling, phi: float) -> Architecture:
@@ -236,27 +249,26 @@ class _Search(NamedTuple):
 
 def _largest(
     make: Callable[[float], Architecture], search: _Search, budget: Budget
-) -> Architecture:
+) -> Architecture | None:
     """The last member of a family of growing networks that fits: steps to both sides, bisection.
 
-    Raises:
-        BudgetError: not even the first one fits.
+    None where none was found, down to the first.
     """
     (start, end), step = search.span, search.step
     low = high = min(end, max(start, search.guess))
     best = make(low)
-    while budget.used(cost(best)) > 1:
+    while not budget.fits(best):
         if low == start:
-            raise budget.refusal(cost(best))
+            return None
         high, low, step = low, max(start, low - step), 2 * step
         best = make(low)
     while low == high < end:
         high, step = min(end, low + step), 2 * step
-        if budget.used(cost(wider := make(high))) <= 1:
+        if budget.fits(wider := make(high)):
             low, best = high, wider
     while high - low > search.tolerance:
         middle = (low + high) / 2
-        if budget.used(cost(network := make(middle))) <= 1:
+        if budget.fits(network := make(middle)):
             low, best = middle, network
         else:
             high = middle
@@ -284,12 +296,12 @@ def _widest(
     """The widest that fits, where `wider` widens by so many steps: doubled, then halved."""
     steps, taken = 1, 0
     best = architecture
-    while (following := wider(architecture, steps)) and budget.used(cost(following)) <= 1:
+    while (following := wider(architecture, steps)) and budget.fits(following):
         best, taken, steps = following, steps, 2 * steps
     while steps - taken > 1:
         middle = (steps + taken) // 2
         following = wider(architecture, middle)
-        if following and budget.used(cost(following)) <= 1:
+        if following and budget.fits(following):
             best, taken = following, middle
         else:
             steps = middle

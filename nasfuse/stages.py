@@ -130,19 +130,24 @@ class Stage(Gene):
 
     @model_validator(mode="after")
     def _groups_divide(self) -> Stage:
-        if not isinstance(self.block, Grouped):
-            return self
-        if self.block.groups and self.block.group_width:
+        if isinstance(self.block, Grouped) and self.block.groups and self.block.group_width:
             raise ValueError("'groups' and 'group_width' exclude each other")
+        if (mistake := self._undivided()) is not None:
+            raise ValueError(mistake)
+        return self
+
+    def _undivided(self) -> str | None:
+        if not isinstance(self.block, Grouped):
+            return None
         part = self.block.groups or self.block.group_width or 1
         for fusion in self.fusion:
             if self.inner(fusion) % part:
                 name = "groups" if self.block.groups else "group_width"
-                raise ValueError(
+                return (
                     f"'{name}: {part}' does not divide the {self.inner(fusion)} channels of the "
                     f"middle convolution ('inner: {self.block.inner:g}' of {self._base(fusion)})"
                 )
-        return self
+        return None
 
     @property
     def keeps(self) -> bool:
@@ -174,7 +179,24 @@ class Stage(Gene):
         """Channels and stride that the first block meets, behind a cross stage's split."""
         return (self.cross.expand // 2, 1) if self.cross else (channels, self.stride)
 
-    def strided_groups_fail(self, channels: int) -> bool:
+    @property
+    def demands(self) -> bool:
+        """Whether there are widths, its own or of what comes to it, that it cannot have."""
+        padded, grouped = self.shortcut == "padded", isinstance(self.block, Grouped)
+        return padded or grouped or self.cross is not None
+
+    def misfit(self, channels: int) -> str | None:
+        """Why the stage cannot be where so many channels come to it; None where it can."""
+        if self._strided_groups_fail(channels):
+            return (
+                "the block's groups do not divide the channels of the cross stage's strided "
+                "convolution"
+            )
+        if self.shortcut == "padded" and self.entry(channels)[0] > (self.width or 0):
+            return "'shortcut: padded' cannot lose channels"
+        return self._undivided()
+
+    def _strided_groups_fail(self, channels: int) -> bool:
         """Whether a cross stage's strided convolution cannot have the groups of its blocks."""
         if self.cross is None or self.stride == 1:
             return False

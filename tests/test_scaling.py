@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nasfuse.architecture import Scaling, parse_architecture
+from nasfuse.architecture import Architecture, Scaling, parse_architecture
 from nasfuse.errors import BudgetError
 from nasfuse.network import cost
 from nasfuse.scaling import fit_to_budget, round_width, scale
@@ -102,26 +106,63 @@ def test_widths_round_as_published(width: float, rounded: int) -> None:
     assert round_width(width) == rounded
 
 
+RESIDUAL = {"kind": "residual", "kernel": 3}
+ALIKE = Scaling(alpha=1.2, beta=1.2, gamma=1.1)
+
+
+def stage(width: int, block: dict[str, Any] = RESIDUAL, **others: Any) -> dict[str, Any]:
+    return {"depth": 1, "stride": 1, "block": block, "fusion": "add", "width": width, **others}
+
+
+def made(*stages: dict[str, Any], **others: Any) -> Architecture:
+    document = {
+        "resolution": 16,
+        "channels": 1,
+        "classes": 2,
+        "activation": "relu",
+        "stem": {"width": 16, "kernel": 3, "stride": 1},
+        "stages": stages,
+        "head": {"kind": "norm"},
+    }
+    return parse_architecture(document | others, where="")
+
+
+def fits(network: Architecture) -> Iterator[Architecture]:
+    """What a network becomes for each of 80 budgets, where it can meet them."""
+    for n in range(80):
+        with suppress(BudgetError):
+            yield fit_to_budget(network, ALIKE, int(100_000 * 1.1**n))
+
+
+EIGHT = {"kind": "bottleneck", "kernel": 3, "inner": 1.0, "groups": 8}
+PICKY = {
+    "padded": made(*(stage(width, shortcut="padded") for width in (24, 24, 64))),
+    "padded in a cross stage": made(
+        stage(40, shortcut="padded", cross={"expand": 80, "output": 32})
+    ),
+    "groups of a cross stage": made(
+        stage(16), stage(32, EIGHT, stride=2, cross={"expand": 64, "output": 32})
+    ),
+}
+
+
+@pytest.mark.parametrize("network", PICKY.values(), ids=PICKY.keys())
+def test_widths_that_depend_on_each_other_do_so_when_fitted(network: Architecture) -> None:
+    """Although each is rounded by itself, and by itself takes up what is left of a budget."""
+    found = list(fits(network))
+    assert len(found) > 65
+    for fitted in found:
+        assert parse_architecture(fitted.document(), where="") == fitted
+
+
+def test_no_budget_is_refused_because_rounding_twice_makes_groups_wider() -> None:
+    sixes = {"kind": "bottleneck", "kernel": 3, "inner": 1.0, "group_width": 6}
+    for width in (18, 30, 42):
+        found = list(fits(made(stage(width, sixes), stage(2 * width, sixes))))
+        assert len(found) > 70
+
+
 def test_deeper_stages_repeat_their_fusions_in_order() -> None:
-    network = parse_architecture(
-        {
-            "resolution": 16,
-            "channels": 1,
-            "classes": 2,
-            "activation": "relu",
-            "stem": {"width": 16, "kernel": 3, "stride": 1},
-            "stages": [
-                {
-                    "depth": 2,
-                    "stride": 1,
-                    "block": {"kind": "residual", "kernel": 3},
-                    "fusion": ["add", "multiply"],
-                    "width": 16,
-                }
-            ],
-            "head": {"kind": "norm"},
-        },
-        where="",
-    )
+    network = made(stage(16, depth=2, fusion=["add", "multiply"]))
     assert scale(network, depth=2).fusions == ("add", "add", "multiply", "multiply")
     assert scale(network, depth=0.3).fusions == ("add",)
