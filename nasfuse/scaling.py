@@ -26,24 +26,23 @@ _PHI = (-24.0, 24.0)
 
 
 class Released(NamedTuple):
-    """EfficientNet's coefficients as released: factors of B0's depth and width, side, dropout."""
+    """EfficientNet's coefficients as released: factors of B0's depth and width, and the side."""
 
     depth: float
     width: float
     resolution: int
-    dropout: float
 
 
 # they do not follow alpha^phi exactly: github.com/tensorflow/tpu, efficientnet_builder.py
 EFFICIENTNET = {
-    "b0": Released(1.0, 1.0, 224, 0.2),
-    "b1": Released(1.1, 1.0, 240, 0.2),
-    "b2": Released(1.2, 1.1, 260, 0.3),
-    "b3": Released(1.4, 1.2, 300, 0.3),
-    "b4": Released(1.8, 1.4, 380, 0.4),
-    "b5": Released(2.2, 1.6, 456, 0.4),
-    "b6": Released(2.6, 1.8, 528, 0.5),
-    "b7": Released(3.1, 2.0, 600, 0.5),
+    "b0": Released(1.0, 1.0, 224),
+    "b1": Released(1.1, 1.0, 240),
+    "b2": Released(1.2, 1.1, 260),
+    "b3": Released(1.4, 1.2, 300),
+    "b4": Released(1.8, 1.4, 380),
+    "b5": Released(2.2, 1.6, 456),
+    "b6": Released(2.6, 1.8, 528),
+    "b7": Released(3.1, 2.0, 600),
 }
 
 

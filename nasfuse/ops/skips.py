@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nasfuse.costs import NOTHING, Cost, Shape, pool_cost
-from nasfuse.ops.layers import Halve, NormConv, conv_norm_cost, norm_conv_cost
+from nasfuse.costs import Cost, Shape, pool_cost
+from nasfuse.ops.layers import Halve, NormConv, norm_conv_cost
 
 
 class Skip(nn.Module):
@@ -129,10 +129,3 @@ class Cross(nn.Module):
         a, b = self.expand(self.down(x)).chunk(2, 1)
         inner = self.partial(self.blocks(b))
         return self.join(torch.cat((a, inner), 1))
-
-
-def shortcut_cost(shape: Shape, outputs: int, stride: int) -> Cost:
-    """Of the cheapest path to a map of this size: nothing, pooling or projection."""
-    if outputs != shape.channels:
-        return conv_norm_cost(shape, outputs, kernel=1, stride=stride)
-    return NOTHING if stride == 1 else pool_cost(shape, stride)
