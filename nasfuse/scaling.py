@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -55,9 +56,8 @@ def round_width(width: float, multiple: int = 1) -> int:
 
 
 def round_finely(width: float, multiple: int = 1) -> int:
-    """As published, but narrow maps take finer steps (`_step`), and wide ones end at 2048."""
-    step = math.lcm(_step(width), multiple)
-    return min(MAX_WIDTH // step * step, _rounded(width, step))
+    """As published, but narrow maps take finer steps (`_step`)."""
+    return _rounded(width, math.lcm(_step(width), multiple))
 
 
 def _step(width: float) -> int:
@@ -77,17 +77,22 @@ def scale(
     width: float = 1,
     resolution: float = 1,
     rounding: Callable[[float, int], int] = round_width,
+    widest: float = math.inf,
 ) -> Architecture:
     """Every stage deeper and wider by the factors, at a larger resolution.
 
     Depths are rounded up and widths to multiples of 8 (as published), or as `rounding` says, and
     always so that groups divide; the resolution to multiples of 4. A deeper stage repeats its
-    fusions in their order. Factors of 1 change nothing but rounding.
+    fusions in their order. Factors of 1 change nothing but rounding. Depths end at 32, resolutions
+    at 1024 and widths at `widest`, or at what they are where that is more.
     """
+
+    def rounded(value: int, multiple: int = 1) -> int:
+        return rounding(min(value * width, max(widest, value)), multiple)
 
     def wide(gene: G, *names: str, multiple: int = 1) -> G:
         old = {name: getattr(gene, name, None) for name in names}
-        new = {name: rounding(value * width, multiple) for name, value in old.items() if value}
+        new = {name: rounded(value, multiple) for name, value in old.items() if value}
         return gene.model_copy(update=new)
 
     def stage_scaled(stage: Stage) -> Stage:
@@ -100,10 +105,10 @@ def scale(
     side = max(_smallest_side(architecture), round(architecture.resolution * resolution / 4) * 4)
     stem = wide(architecture.stem, "width")
     if stem.before:
-        before = tuple(rounding(channels * width, 1) for channels in stem.before)
+        before = tuple(rounded(channels) for channels in stem.before)
         stem = stem.model_copy(update={"before": before})
     changed: dict[str, Any] = {
-        "resolution": min(MAX_RESOLUTION, side),
+        "resolution": min(max(MAX_RESOLUTION, architecture.resolution), side),
         "stem": stem,
         "stages": tuple(stage_scaled(stage) for stage in architecture.stages),
     }
@@ -112,6 +117,9 @@ def scale(
     if isinstance(architecture.head, ConvHead):
         changed["head"] = wide(architecture.head, "width")
     return architecture.model_copy(update=changed)
+
+
+_finely = partial(scale, rounding=round_finely, widest=MAX_WIDTH)
 
 
 def efficientnet(architecture: Architecture, name: str) -> Architecture:
@@ -130,18 +138,23 @@ def _smallest_side(architecture: Architecture) -> int:
 
 
 def channel_multiple(stage: Stage) -> int:
-    """What widths are multiples of, so that the groups of a bottleneck divide them."""
+    """What widths are multiples of, so that the groups of a bottleneck divide them.
+
+    An `inner` of 0.333 is a third: thousandths would leave no width that anybody could want.
+    """
     if not isinstance(stage.block, Grouped):
         return 1
     part = stage.block.groups or stage.block.group_width or 1
     if part == 1:
         return 1
-    return next(m for m in range(1, 8 * part + 1) if stage.block.inner * m % part == 0)
+    inner = Fraction(stage.block.inner).limit_denominator(100)
+    whole = part * inner.denominator
+    return whole // math.gcd(inner.numerator, whole)
 
 
 def _deepened(stage: Stage, factor: float) -> Stage:
     # the tolerance keeps a depth whose factor is 1 but for rounding errors from growing by one
-    deep = min(MAX_DEPTH, max(1, math.ceil(stage.depth * factor - 1e-9)))
+    deep = min(max(MAX_DEPTH, stage.depth), max(1, math.ceil(stage.depth * factor - 1e-9)))
     if deep == stage.depth:
         return stage
     changed: dict[str, Any] = {"depth": deep}
@@ -173,12 +186,18 @@ class Budget(NamedTuple):
 
     def refusal(self, price: Cost) -> BudgetError:
         """Of a network that costs as much as this and cannot be made smaller."""
-        params = f" and {show_macs(self.params)} parameters" if self.params else ""
+        params, needed, options = "", "", []
+        if price.larger > self.macs:
+            options.append(f"--budget {math.ceil(price.larger / 1e5) / 10:g}MFLOPs")
+        if self.params:
+            params = f" and {show_macs(self.params)} parameters"
+            needed = f" and {show_macs(price.params)}"
+            if price.params > self.params:
+                options.append(f"--max-params {price.params}")
         return BudgetError(
             f"this network does not fit {show_macs(self.macs)} MACs{params}",
-            why=f"at its smallest it needs {show_macs(price.larger)}"
-            + (f" and {show_macs(price.params)}" if self.params else ""),
-            fix=f"--budget {math.ceil(price.larger / 1e5) / 10:g}MFLOPs",
+            why=f"at its smallest it needs {show_macs(price.larger)}{needed}",
+            fix=" ".join(options),
             needed=price.larger,
         )
 
@@ -198,7 +217,7 @@ def fit_to_budget(
     budget, scaled = Budget(macs, params), partial(_scaled, architecture, scaling)
 
     def widened(factor: float) -> Architecture:
-        return scale(fitted, width=factor, rounding=round_finely)
+        return _finely(fitted, width=factor)
 
     search = _Search(_doublings(scaled, budget), _PHI, step=0.06, tolerance=0.03)
     fitted = _largest(scaled, search, budget) or smallest(architecture, scaling)
@@ -224,9 +243,7 @@ def smallest(architecture: Architecture, scaling: Scaling) -> Architecture:
 
 def _scaled(architecture: Architecture, scaling: Scaling, phi: float) -> Architecture:
     depth, width, resolution = scaling.at(phi)
-    return scale(
-        architecture, depth=depth, width=width, resolution=resolution, rounding=round_finely
-    )
+    return _finely(architecture, depth=depth, width=width, resolution=resolution)
 
 
 def _doublings(scaled: Callable[[float], Architecture], budget: Budget) -> float:

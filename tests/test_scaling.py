@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nasfuse.architecture import Architecture, Scaling, parse_architecture
 from nasfuse.errors import BudgetError
 from nasfuse.network import cost
-from nasfuse.scaling import fit_to_budget, round_width, scale
+from nasfuse.scaling import channel_multiple, fit_to_budget, round_finely, round_width, scale
 from nasfuse.space import load_space, space_names
 
 SPACE = load_space("default").for_images(channels=1, classes=10)
@@ -59,8 +59,15 @@ def test_parameters_may_be_limited_as_well() -> None:
         else:
             assert network == free
     assert binding > 5
-    with pytest.raises(BudgetError, match="100 parameters"):
+    with pytest.raises(BudgetError, match="100 parameters") as caught:
         fit_to_budget(candidate.architecture, candidate.scaling, budget, 100)
+    assert caught.value.fix.startswith("--max-params ")
+    enough = int(caught.value.fix.split()[1])
+    assert cost(fit_to_budget(candidate.architecture, ALIKE, budget, enough)).params <= enough
+    with pytest.raises(BudgetError) as caught:
+        fit_to_budget(candidate.architecture, candidate.scaling, 10, enough - 1)
+    assert "--budget" in caught.value.fix
+    assert f"--max-params {enough}" in caught.value.fix
 
 
 def test_fitted_networks_are_sound_documents() -> None:
@@ -160,6 +167,33 @@ def test_no_budget_is_refused_because_rounding_twice_makes_groups_wider() -> Non
     for width in (18, 30, 42):
         found = list(fits(made(stage(width, sixes), stage(2 * width, sixes))))
         assert len(found) > 70
+
+
+@pytest.mark.parametrize(
+    ("inner", "groups", "multiple"),
+    [
+        *((0.5, 32, 64), (0.25, 4, 16), (1.5, 2, 4), (2.0, 32, 16), (0.7, 1, 1)),
+        *((0.3, 4, 40), (0.15, 2, 40), (0.05, 2, 40), (0.33, 2, 200), (0.333, 4, 12)),
+    ],
+)
+def test_groups_divide_every_width_of_a_multiple(inner: float, groups: int, multiple: int) -> None:
+    block = {"kind": "bottleneck", "kernel": 3, "inner": inner, "groups": groups}
+    one = made(stage(multiple, block)).stages[0]
+    assert channel_multiple(one) == multiple
+    for width in range(multiple, 1000, multiple):
+        made(stage(width, block))
+
+
+def test_what_is_above_the_ends_of_scaling_stays_there() -> None:
+    large = made(stage(3000, depth=48), resolution=1200)
+    for factor in (1.0, 1.5):
+        scaled = scale(
+            large, depth=factor, width=factor, resolution=factor, rounding=round_finely, widest=2048
+        )
+        assert (scaled.stages[0].depth, scaled.stages[0].width) == (48, 3000)
+        assert scaled.resolution == 1200
+    fitted = fit_to_budget(large, ALIKE, cost(large).larger)
+    assert (fitted.stages[0].depth, fitted.stages[0].width) == (48, 3000)
 
 
 def test_deeper_stages_repeat_their_fusions_in_order() -> None:
