@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +17,8 @@ from nasfuse.holes import Choice, Choices, Range, Trial, Value, count, fill, lab
 from nasfuse.names import nearest, spaces_folder
 from nasfuse.names import space_names as space_names
 from nasfuse.stages import Stage
+
+DRAWS = 100  # of a member, before a space is said to have none
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,12 @@ class SearchSpace:
         return trial.params
 
     def sample(self, seed: int) -> Candidate:
-        """A member drawn uniformly, hole by hole."""
-        return self.suggest(RandomTrial(seed))
+        """A member drawn uniformly, hole by hole; again where what was drawn is no network."""
+        trial = RandomTrial(seed)
+        for _ in range(DRAWS - 1):
+            with suppress(DocumentError):
+                return self.suggest(trial)
+        return self.suggest(trial)
 
     @property
     def resolution(self) -> int:
@@ -221,7 +228,7 @@ def parse_space(document: object, *, name: str) -> SearchSpace:
 def _try_out(space: SearchSpace) -> None:
     try:
         for seed in range(20):  # first: a misspelt choice is not the references' fault
-            space.sample(seed)
+            space.suggest(RandomTrial(seed))
         for name in space.references:
             space.reference(name)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

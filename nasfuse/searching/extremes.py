@@ -14,7 +14,7 @@ from optuna.distributions import (
 )
 
 from nasfuse.costs import MOST, Cost, show_macs
-from nasfuse.errors import BudgetError
+from nasfuse.errors import BudgetError, DocumentError
 from nasfuse.holes import Value
 from nasfuse.network import cost
 from nasfuse.reach import Reach
@@ -73,12 +73,19 @@ def check_budget(space: SearchSpace, budget: int, max_params: int | None = None)
 
 
 def _drawn(space: SearchSpace, ranges: Ranges) -> Iterator[Member]:
-    return (_member(space, {}, random.Random(seed), ranges) for seed in range(SAMPLES))
+    drawn = (_member(space, {}, random.Random(seed), ranges) for seed in range(SAMPLES))
+    return (member for member in drawn if member)
 
 
-def _member(space: SearchSpace, given: Genes, generator: random.Random, ranges: Ranges) -> Member:
+def _member(
+    space: SearchSpace, given: Genes, generator: random.Random, ranges: Ranges
+) -> Member | None:
+    """None where what is given makes no network, as some combinations of a space may."""
     trial = Replay(given, generator, ranges)
-    candidate = space.suggest(trial)
+    try:
+        candidate = space.suggest(trial)
+    except DocumentError:
+        return None
     least = smallest(candidate.architecture, candidate.scaling)
     return Member(candidate, trial.params, cost(least))
 
@@ -96,7 +103,7 @@ def _least(space: SearchSpace, size: Callable[[Cost], Any]) -> Cost:
         for name in best.params:
             for option in _options(ranges[name]):
                 member = _member(space, {**best.params, name: option}, generator, ranges)
-                if size(member.cost) < size(best.cost):
+                if member and size(member.cost) < size(best.cost):
                     best, improved = member, True
     return best.cost
 

@@ -16,15 +16,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.costs import Cost
-from nasfuse.errors import BudgetError, StorageError
-from nasfuse.holes import Value, fill
+from nasfuse.errors import BudgetError, DocumentError, StorageError
+from nasfuse.holes import Trial, Value, fill
 from nasfuse.network import cost
 from nasfuse.results import Result
 from nasfuse.scaling import fit_to_budget
 from nasfuse.searching.members import Asked, Domain
 from nasfuse.searching.samplers import make_sampler
 from nasfuse.searching.storage import DIRECTIONS, Storage
-from nasfuse.space import Candidate, SearchSpace
+from nasfuse.space import SearchSpace
 
 # A trial's own target lies between this share of the budget and all of it, where nothing else was
 # asked for, so that the front has cheap networks as well; 6 doublings.
@@ -144,7 +144,7 @@ class Proposer:
         for _ in range(MAX_DUPLICATES):
             trial = self._live.ask()
             share = trial.suggest_float(SHARE, self.smallest, 1.0, log=True)
-            architecture = self._fit(self.space.suggest(trial), share)
+            architecture = self._fit(trial, share)
             if architecture is not None and architecture.key not in self.seen:
                 return self._record(trial, architecture)
             self._live.tell(trial, state=TrialState.FAIL)  # a value that no sampler counts
@@ -175,7 +175,11 @@ class Proposer:
         """Put on the disk what was proposed and told since the last time."""
         self.kept.write()
 
-    def _fit(self, candidate: Candidate, share: float) -> Architecture | None:
+    def _fit(self, trial: Trial, share: float) -> Architecture | None:
+        try:
+            candidate = self.space.suggest(trial)
+        except DocumentError:  # not every filling of every space is a network
+            return None
         genes, scaling, most = candidate.architecture, candidate.scaling, self.max_params
         for target in (share * self.budget, self.budget):
             try:

@@ -5,7 +5,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from nasfuse.errors import BudgetError
+from nasfuse.errors import BudgetError, DocumentError
 from nasfuse.names import space_names
 from nasfuse.network import cost
 from nasfuse.reach import SHIPPED
@@ -14,7 +14,7 @@ from nasfuse.scaling import smallest
 from nasfuse.searching.extremes import check_budget, reachable
 from nasfuse.searching.proposing import Bounds, Proposer
 from nasfuse.searching.storage import Storage
-from nasfuse.space import load_space, parse_space
+from nasfuse.space import RandomTrial, load_space, parse_space
 
 SPACE = load_space("default").for_images(channels=1, classes=10)
 BUDGET = 2_000_000
@@ -165,6 +165,35 @@ def test_a_small_space_runs_out(tmp_path: Path) -> None:
         count += 1
         assert count < 500
     assert count > 2
+
+
+def test_what_is_no_network_is_passed_over(tmp_path: Path) -> None:
+    """Of one combination in fifty nothing can be built: the space loads, and a search goes on."""
+    stage = {"depth": 1, "stride": 1, "block": {"kind": "residual", "kernel": 3}, "fusion": "add"}
+    document = {
+        "resolution": 16,
+        "activation": "relu",
+        "stem": {"width": 8, "kernel": 3, "stride": 1},
+        "stages": [
+            {**stage, "width": {"int": [16, 64], "step": 4}},
+            {**stage, "width": {"int": [52, 128], "step": 4}, "shortcut": "padded"},
+        ],
+        "head": {"kind": "norm"},
+        "scaling": {"alpha": 1.0, "beta": 1.1, "gamma": 1.2},
+    }
+    space = parse_space(document, name="padded").for_images(channels=1, classes=10)
+    invalid = 0
+    for seed in range(200):
+        assert space.sample(seed)
+        try:
+            space.suggest(RandomTrial(seed))
+        except DocumentError:
+            invalid += 1
+    assert invalid
+    reach = reachable(space)
+    check_budget(space, reach.least)
+    asking = Proposer(Storage(tmp_path / "s.db"), space, budget=BUDGET, sampler="random", seed=0)
+    assert all(asking.propose() for _ in range(200))
 
 
 def test_a_budget_out_of_reach_is_refused_with_one_in_reach() -> None:
