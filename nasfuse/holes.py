@@ -86,7 +86,7 @@ def _fill_mapping(node: Mapping[str, Any], trial: Trial, path: str) -> dict[str,
     for name, value in node.items():
         where = intern(f"{path}.{name}".lstrip("."))  # thousands of trials keep these names
         if isinstance(value, When):
-            if not value.values & labels(filled[value.neighbour]):
+            if not value.values & labels(filled.get(value.neighbour, [])):
                 continue
             value = value.hole
         if isinstance(value, Choice) and value.each:
@@ -158,7 +158,8 @@ def parse(node: Any, path: str) -> Any:
     kinds = [kind for kind in _HOLES if kind in node]
     if not kinds:
         _refuse_near_holes(node, path)
-        return {name: parse(v, f"{path}.{name}".lstrip(".")) for name, v in node.items()}
+        parsed = {name: parse(v, f"{path}.{name}".lstrip(".")) for name, v in node.items()}
+        return _in_order(parsed, path)
     hole = _hole(kinds[0], node, path)
     if "when" not in node:
         return hole
@@ -169,6 +170,44 @@ def parse(node: Any, path: str) -> Any:
             if not any(isinstance(value, list | dict) for value in values):
                 return When(neighbour, frozenset(values), hole)
     raise _bad_hole(path, "'when' names one neighbour and one value", "when: {fusion: concat}")
+
+
+def _in_order(node: dict[str, Any], path: str) -> dict[str, Any]:
+    """As the document has it, but each hole behind the neighbours that it depends on."""
+    ordered: dict[str, Any] = {}
+    left = list(node)
+    while left:
+        waiting = []
+        for name in left:
+            if all(need in ordered for need in _needs(node[name])):
+                ordered[name] = node[name]
+            else:
+                waiting.append(name)
+        if waiting == left:
+            raise _unmet(node, left, path)
+        left = waiting
+    return ordered
+
+
+def _needs(hole: Any) -> tuple[str, ...]:
+    """The neighbours that say whether there is this hole, and how often."""
+    if isinstance(hole, When):
+        return (hole.neighbour, *_needs(hole.hole))
+    return ("depth",) if isinstance(hole, Choice) and hole.each else ()
+
+
+def _unmet(node: Mapping[str, Any], left: Sequence[str], path: str) -> DocumentError:
+    """Of holes that depend on what is not there, or on each other."""
+    needs = [(name, need) for name in left for need in _needs(node[name])]
+    for name, need in needs:
+        if need not in node:
+            near = nearest(str(need), map(str, node))
+            fix = f"{near}   in place of {need}" if near else f"put '{need}' beside it"
+            why = f"it depends on '{need}', which is not beside it"
+            return _bad_hole(f"{path}.{name}".lstrip("."), why, fix)
+    name, need = needs[0]
+    why = f"it depends on '{need}', and the conditions go in a circle"
+    return _bad_hole(f"{path}.{name}".lstrip("."), why, "remove one 'when'")
 
 
 def _refuse_near_holes(node: Mapping[str, Any], path: str) -> None:

@@ -125,7 +125,9 @@ WRONG_HOLES: dict[str, tuple[object, str]] = {
     "endless": ({"float": [1.0, 10**400]}, "stages.0.width"),
     "endless the other way": ({"int": [-(10**400), 3]}, "stages.0.width"),
     "condition": ({"int": [8, 16], "when": "always"}, "when"),
-    "unknown neighbour": ({"int": [8, 16], "when": {"fuson": "add"}}, "fuson"),
+    "unknown neighbour": ({"int": [8, 16], "when": {"fuson": "add"}}, "fusion   in place of fuson"),
+    "no depth": ({"choice": [{"kind": 8, "x": {"each": "skip", "choice": [8]}}]}, "'depth'"),
+    "circle": ({"int": [8, 16], "when": {"width": 8}}, "in a circle"),
 }
 
 
@@ -200,6 +202,30 @@ def test_when_takes_several_values() -> None:
             kind = stage.fusion[0].kind
             assert (stage.width is None) == (kind == "concat")
             assert (stage.growth is None) == (kind == "concat_conv")
+
+
+def test_a_condition_may_stand_before_what_it_depends_on() -> None:
+    document = _small()
+    stage = document["stages"][0]
+    stage["growth"] = {"int": [8, 16], "step": 8, "when": {"fusion": "concat"}}
+    stage["fusion"]["choice"].append("concat")
+    turned = {**document, "stages": [dict(reversed(stage.items()))]}
+    space = parse_space(turned, name="turned")
+    assert space.size == parse_space(document, name="x").size
+    growths = {space.sample(seed).architecture.stages[0].growth for seed in range(50)}
+    assert growths == {None, 8, 16}
+
+
+def test_a_condition_on_what_is_not_there_is_not_met() -> None:
+    document = _small()
+    stage = document["stages"][0]
+    stage["shortcut"] = {"choice": [None, "padded"], "when": {"fusion": "add"}}
+    stage["attention"] = {"choice": ["eca"], "when": {"shortcut": "padded"}}
+    space = parse_space(document, name="chained")
+    found = [space.sample(seed).architecture.stages[0] for seed in range(50)]
+    assert {stage.shortcut for stage in found} == {None, "padded"}
+    for stage in found:
+        assert (stage.attention is not None) == (stage.shortcut == "padded")
 
 
 def test_a_misspelt_hole_is_named() -> None:
