@@ -106,6 +106,29 @@ def labels(filled: Any) -> set[Value]:
     return {item["kind"] if isinstance(item, dict) else item for item in items}
 
 
+def parameters(node: Any, path: str) -> Iterator[str]:
+    """The name of every parameter that some filling of the node asks for."""
+    match node:
+        case Choice():
+            yield path
+            for label, option in node.options.items():
+                yield from parameters(option, f"{path}.{label}")
+        case Range():
+            yield path
+        case dict():
+            for name, value in node.items():
+                places = [f"{path}.{name}".lstrip(".")]
+                hole = value.hole if isinstance(value, When) else value
+                if isinstance(hole, Choice) and hole.each:
+                    skips = range(min(DEEPEST, _span(node["depth"])[-1]))
+                    places = [f"{places[0]}.{index}" for index in skips]
+                for place in places:
+                    yield from parameters(hole, place)
+        case list():
+            for index, item in enumerate(node):
+                yield from parameters(item, f"{path}.{index}")
+
+
 def count(node: Any) -> int:
     """How many ways there are to fill a node (counting a `When` as always there)."""
     match node:
@@ -129,9 +152,7 @@ def count(node: Any) -> int:
 
 def _sizes_by_depth(node: Mapping[str, Any]) -> Iterator[int]:
     """For each depth that a stage may have, how many ways there are to fill the rest."""
-    depth = node.get("depth", 1)
-    span = range(depth, depth + 1) if isinstance(depth, int) else _span(depth)
-    for skips in span:
+    for skips in _span(node.get("depth", 1)):
         total = 1
         for name, value in node.items():
             if name != "depth":
@@ -140,10 +161,14 @@ def _sizes_by_depth(node: Mapping[str, Any]) -> Iterator[int]:
         yield total
 
 
-def _span(depth: Choice | Range) -> Sequence[int]:
-    if isinstance(depth, Choice):
-        return [int(str(option)) for option in depth.options]
-    return range(int(depth.low), int(depth.high) + 1, depth.step)
+def _span(depth: int | Choice | Range) -> Sequence[int]:
+    """The depths that a stage may have, the largest last."""
+    match depth:
+        case Choice():
+            return sorted(int(str(option)) for option in depth.options)
+        case Range():
+            return range(int(depth.low), int(depth.high) + 1, depth.step)
+    return [depth]
 
 
 _HOLES = ("choice", "int", "float")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -13,7 +14,19 @@ from typing import Any
 from nasfuse.architecture import Architecture, Scaling, parse_architecture
 from nasfuse.documents import read_document
 from nasfuse.errors import DocumentError
-from nasfuse.holes import Choice, Choices, Range, Trial, Value, count, fill, labelled, labels, parse
+from nasfuse.holes import (
+    Choice,
+    Choices,
+    Range,
+    Trial,
+    Value,
+    count,
+    fill,
+    labelled,
+    labels,
+    parameters,
+    parse,
+)
 from nasfuse.names import nearest, spaces_folder
 from nasfuse.names import space_names as space_names
 from nasfuse.stages import Stage
@@ -54,9 +67,19 @@ class SearchSpace:
         return Candidate(parse_architecture(used_part(document), where=self.name), scaling)
 
     def reference(self, name: str) -> dict[str, Value]:
-        """The parameters of a reference, as an enqueued trial wants them."""
-        trial = PatternTrial(self.references[name])
+        """The parameters of a reference, as an enqueued trial wants them.
+
+        Raises:
+            DocumentError: one of its patterns asks for what is no choice, or matches no parameter.
+        """
+        patterns = self.references[name]
+        trial = PatternTrial(patterns)
         self.suggest(trial)
+        for pattern in patterns:  # it may be of what other choices bring
+            if not _matches(trial.params, pattern):
+                known = list(parameters(self.template, ""))
+                if not _matches(known, pattern):
+                    raise _no_match(name, pattern, known)
         return trial.params
 
     def sample(self, seed: int) -> Candidate:
@@ -127,18 +150,45 @@ class PatternTrial:
     def suggest_categorical(self, name: str, choices: Choices) -> Value:
         answer: Value = self._answer(name, choices[0])
         if answer not in choices:
-            raise DocumentError(
-                f"a reference asks for {answer!r}, which is no choice",
-                where=name,
-                why=f"the choices are {', '.join(map(str, choices))}",
-            )
+            offered = [str(choice) for choice in choices]
+            near = nearest(str(answer), offered) or offered[0]
+            raise _no_choice(name, answer, f"the choices are {', '.join(offered)}", near)
         return answer
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
-        return int(self._answer(name, low + (high - low) // step // 2 * step))
+        middle = low + (high - low) // step // 2 * step
+        answer = self._answer(name, middle)
+        if type(answer) is not int or answer not in range(low, high + 1, step):
+            why = f"it goes from {low} to {high} in steps of {step}"
+            raise _no_choice(name, answer, why, middle)
+        return answer
 
     def suggest_float(self, name: str, low: float, high: float) -> float:
-        return float(self._answer(name, (low + high) / 2))
+        middle = (low + high) / 2
+        answer = self._answer(name, middle)
+        if type(answer) not in (int, float) or not low <= answer <= high:
+            raise _no_choice(name, answer, f"it goes from {low:g} to {high:g}", f"{middle:g}")
+        return float(answer)
+
+
+def _no_choice(name: str, answer: object, why: str, fix: object) -> DocumentError:
+    what = f"a reference asks for {answer!r}, which is no choice"
+    return DocumentError(what, where=name, why=why, fix=f'"{name}": {fix}')
+
+
+def _matches(names: Iterable[str], pattern: str) -> bool:
+    return any(fnmatch(name, pattern) for name in names)
+
+
+def _no_match(reference: str, pattern: str, known: Sequence[str]) -> DocumentError:
+    patterns = dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in known)
+    near = nearest(pattern, [*known, *patterns])
+    return DocumentError(
+        f"no parameter is called '{pattern}'",
+        where=f"references.{reference}",
+        why=f"the space has {len(known)}, such as {', '.join(list(patterns)[:3])}",
+        fix=f'"{near}"' if near else "remove it",
+    )
 
 
 def used_part(document: dict[str, Any]) -> dict[str, Any]:

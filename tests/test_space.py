@@ -228,6 +228,37 @@ def test_a_condition_on_what_is_not_there_is_not_met() -> None:
         assert (stage.attention is not None) == (stage.shortcut == "padded")
 
 
+WRONG_PATTERNS: dict[str, tuple[dict[str, Any], str]] = {
+    "misspelt": ({"stages.*.fusoin.*": "add"}, '"stages.*.fusion.*"'),
+    "a block too many": ({"stages.0.fusion.2": "add"}, '"stages.0.fusion.1"'),
+    "misspelt choice": ({"stages.*.fusion.1": "multipl"}, '"stages.0.fusion.1": multiply'),
+    "too wide": ({"stages.0.width": 1000}, '"stages.0.width": 16'),
+    "between steps": ({"stages.0.width": 17}, '"stages.0.width": 16'),
+    "text": ({"stages.*.width": "wide"}, '"stages.0.width": 16'),
+    "too steep": ({"scaling.alpha": 1.5}, '"scaling.alpha": 1.2'),
+    "not a number": ({"scaling.alpha": float("nan")}, '"scaling.alpha": 1.2'),
+}
+
+
+@pytest.mark.parametrize(("pattern", "fix"), WRONG_PATTERNS.values(), ids=WRONG_PATTERNS.keys())
+def test_a_reference_that_asks_for_what_is_not_there(pattern: dict[str, Any], fix: str) -> None:
+    document = _small()
+    document["stages"][0]["depth"] = 2
+    document["scaling"]["alpha"] = {"float": [1.0, 1.4]}
+    with pytest.raises(DocumentError) as caught:
+        parse_space({**document, "references": {"mine": pattern}}, name="small")
+    assert caught.value.fix == fix
+
+
+def test_a_pattern_may_be_of_what_other_choices_bring() -> None:
+    document = _small()
+    document["stages"][0]["fusion"]["choice"].append(
+        {"kind": "aff", "reduction": {"choice": [2, 4]}}
+    )
+    document["references"] = {"all-add": {"stages.*.fusion.?": "add", "stages.*.reduction": 4}}
+    assert parse_space(document, name="small").reference("all-add")
+
+
 def test_a_misspelt_hole_is_named() -> None:
     document = yaml.safe_load(find_space("default").read_text())
     document["stem"]["width"] = {"integer": [16, 32]}
