@@ -16,6 +16,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from nasfuse.architecture import Architecture, parse_architecture
 from nasfuse.exporting.graphs import write_onnx, write_pt2
@@ -93,6 +94,7 @@ def operators(base: Document) -> Iterator[Document]:
     yield from (staged(**changes) for changes in STAGES)
     yield from ({**base, "stem": {**base["stem"], **changes}} for changes in STEMS)
     yield from ({**base, "activation": kind, "norm_eps": 0.001} for kind in ACTIVATIONS)
+    yield {**base, "norm_eps": 0.00123456789}
     yield from ({**base, "head": of_kind(kind)} for kind in HEADS)
     necks = [{"kind": kind, **settings} for kind, settings in LEVELS.items()]
     yield from ({**base, "neck": neck, "head": {"kind": "mean"}} for neck in necks)
@@ -108,8 +110,8 @@ def sampled(count: int) -> Iterator[Architecture]:
         yield fit_to_budget(candidate.architecture, candidate.scaling, budget)
 
 
-def check_source(architecture: Architecture, path: Path, searched: torch.nn.Module) -> None:
-    """The module's text builds a network with the same keys and exactly the same outputs."""
+def run_source(architecture: Architecture, path: Path) -> dict[str, Any]:
+    """The names of the module whose text is written there."""
     side = architecture.resolution
     constants = {"CLASSES": ("a", "b"), "RESOLUTION": side, "SIDE": 9, "MEAN": (0.5,), "STD": (1,)}
     text = module_source(architecture, about="A network.", constants=constants)
@@ -118,9 +120,20 @@ def check_source(architecture: Architecture, path: Path, searched: torch.nn.Modu
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as wrong escapes, which later versions refuse
         exec(compile(text, "model.py", "exec"), namespace)
-    exported = namespace["Network"]()
+    return namespace
+
+
+def epsilons(network: torch.nn.Module) -> list[float]:
+    return [m.eps for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def check_source(architecture: Architecture, path: Path, searched: torch.nn.Module) -> None:
+    """The module's text builds a network with the same keys and exactly the same outputs."""
+    side = architecture.resolution
+    exported = run_source(architecture, path)["Network"]()
     exported.load_state_dict(searched.state_dict(), strict=True)
     assert list(exported.state_dict()) == list(searched.state_dict())
+    assert epsilons(exported) == epsilons(searched)
     x = torch.randn(2, architecture.channels, side, side)
     with torch.no_grad():
         assert torch.equal(searched(x), exported.eval()(x)), architecture.to_json()
@@ -133,6 +146,27 @@ def check_ruff(folder: Path) -> None:
         ruff = [sys.executable, "-m", "ruff", *command, "--isolated", "--no-cache", str(folder)]
         run = subprocess.run(ruff, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stdout
+
+
+class Elsewhere(torch.nn.Module):
+    """Parameters on another device, where images have to be; its answer lies on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.device == self.weight.device
+        return torch.zeros(len(x), 2)
+
+
+def test_images_are_prepared_on_the_device_of_the_network(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    model = run_source(architecture, tmp_path / "model.py")
+    Image.new("L", (12, 10)).save(tmp_path / "photo.png")
+    shares = model["predict"](tmp_path / "photo.png", Elsewhere())
+    assert shares == [("a", 0.5), ("b", 0.5)]
 
 
 def test_every_operator_is_exported_as_it_was_searched(

@@ -13,8 +13,10 @@ def predict(
 ) -> list[tuple[str, float]]:
     """Each class with its probability for an image file, the likeliest first."""
     network = load() if network is None else network
+    device = next(network.parameters()).device
     with torch.inference_mode():
-        shares = network(normalise(read_image(image)))[0].softmax(0).tolist()
+        images = normalise(read_image(image).to(device))
+        shares = network(images)[0].softmax(0).tolist()
     return sorted(zip(CLASSES, shares, strict=True), key=lambda pair: -pair[1])
 
 
@@ -48,7 +50,7 @@ def normalise(images: Tensor) -> Tensor:
 
     The middle square, at the resolution, normalised; with as many channels as MEAN.
     """
-    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    mean, std = (torch.tensor(x, device=images.device) for x in (MEAN, STD))
     height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

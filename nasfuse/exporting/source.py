@@ -178,7 +178,7 @@ def _member(lead: str, member: Layer | Group, indent: int) -> Iterator[str]:
 
 _EPS = """        for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = {:g}"""
+                module.eps = {!r}"""
 
 _FORWARD = """    def forward(self, x: Tensor) -> Tensor:
         return self.head(self.stages(self.stem(x)))"""
