@@ -116,8 +116,9 @@ class Basic(Gene):
 class Bottleneck(Gene):
     """1 x 1, k x k, 1 x 1 convolutions; the middle one has `inner` times the stage's width.
 
-    Its channels fall into `groups` groups, or into groups of `group_width` channels; one of the
-    two may be given. `preact_bottleneck` and `dual_path` normalise before each convolution.
+    At a `concat` skip it has `inner` times the growth. Its channels fall into `groups` groups, or
+    into groups of `group_width` channels; one of the two may be given. `preact_bottleneck` and
+    `dual_path` normalise before each convolution.
     """
 
     kind: Literal["bottleneck", "preact_bottleneck", "dual_path"]

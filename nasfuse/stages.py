@@ -84,12 +84,13 @@ class Join(NamedTuple):
 class Stage(Gene):
     """`depth` blocks with one fusion each; the first one has the stride.
 
-    `width` is what every fusion but `concat` puts out, `growth` what `concat` and `dual_path` add;
-    each is left out where no fusion of the stage uses it. One fusion stands for `depth` equal ones.
-    Where shapes differ, the shortcut is a 1 x 1 convolution (or a mean of 2 x 2 pixels where only
-    the size differs); `pooled`: a mean before the convolution; `padded`: every second pixel, and
-    channels of zeros; `equal`: no skip. `attention` ends every block's transform, `after` and then
-    `transition` end the stage; `cross` puts the blocks into a cross-stage partial stage.
+    `width` is what every fusion but `concat` puts out (`complex` twice as much, `dual_path` as much
+    and all that it has added), `growth` what `concat` and `dual_path` add; each is left out where
+    no fusion of the stage uses it. One fusion stands for `depth` equal ones. Where shapes differ,
+    the shortcut is a 1 x 1 convolution (or a mean of 2 x 2 pixels where only the size differs);
+    `pooled`: a mean before the convolution; `padded`: every second pixel, and channels of zeros;
+    `equal`: no skip. `attention` ends every block's transform, `after` and then `transition` end
+    the stage; `cross` puts the blocks into a cross-stage partial stage.
     """
 
     depth: Depth
