@@ -101,7 +101,7 @@ def plan_search(options: SearchOptions) -> Plan:
     space = load_space(options.space)
     # before the images are loaded, as if they were those that cost least: it takes no time
     check_budget(space.for_images(channels=1, classes=2), budget, max_params)
-    recipe = _recipe(options)
+    recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     _check_options(options)
     storage, tracking_uri = _databases(options)
     limits = limits_of(options.trials, options.seconds)
@@ -115,8 +115,6 @@ def plan_search(options: SearchOptions) -> Plan:
         check_latency(
             space, max_latency, torch.device("cuda" if resources.gpus_per_trial else "cpu")
         )
-    if options.recipe is None:
-        recipe = recipe.for_images(len(dataset.train), as_long=options.epochs is not None)
     normalisation = measure(dataset.train)
     name = options.name or free_name(options.studies, dataset.name)
     settings = Settings(
@@ -134,7 +132,7 @@ def plan_search(options: SearchOptions) -> Plan:
         classes=dataset.classes,
         mean=normalisation.mean,
         std=normalisation.std,
-        recipe=recipe,
+        recipe=_for_images(recipe, options.epochs, len(dataset.train)),
         sampler=options.sampler,
         seed=options.seed,
         tracking_uri=_absolute_store(tracking_uri),
@@ -201,9 +199,11 @@ def check_room(settings: Settings, folder: Path, limits: Limits, resources: Reso
         )
 
 
-def _recipe(options: SearchOptions) -> Recipe:
-    recipe = read_recipe(options.recipe) if options.recipe else Recipe()
-    return recipe.with_epochs(options.epochs) if options.epochs else recipe
+def _for_images(recipe: Recipe, epochs: int | None, images: int) -> Recipe:
+    """With these epochs, and with rungs for so many images unless its file says which."""
+    own_rungs = "rungs" in recipe.model_fields_set  # `with_epochs` sets them too
+    recipe = recipe.with_epochs(epochs) if epochs else recipe
+    return recipe if own_rungs else recipe.for_images(images, as_long=epochs is not None)
 
 
 def _check_options(options: SearchOptions) -> None:

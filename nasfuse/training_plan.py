@@ -90,8 +90,11 @@ def plan_training(options: TrainOptions) -> tuple[FullTraining, Study | None]:
     known = choice.study.settings if choice.study else None
     architecture = _fitted(choice.architecture, dataset) if options.data else choice.architecture
     recipe = known.recipe if known else Recipe()
+    full = recipe.rungs[recipe.top].epochs
     if options.recipe:
         recipe = read_recipe(options.recipe)
+        if "rungs" in recipe.model_fields_set:  # else it does not say how long
+            full = recipe.rungs[recipe.top].epochs
     recipe = recipe.at(recipe.top)
     settings = TrainingSettings(
         study=known.name if known else None,
@@ -109,7 +112,7 @@ def plan_training(options: TrainOptions) -> tuple[FullTraining, Study | None]:
         mean=normalisation.mean,
         std=normalisation.std,
         recipe=recipe,
-        epochs=options.epochs or max(EPOCHS, recipe.rungs[recipe.top].epochs),
+        epochs=options.epochs or max(EPOCHS, full),
         seeds=options.seeds,
         seed=source.seed if options.seed is None else options.seed,
         all_data=options.all_data,

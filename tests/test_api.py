@@ -127,6 +127,22 @@ def test_a_study_s_file_cannot_make_code_run(
     assert (tmp_path / "ran").exists()
 
 
+def test_rungs_are_for_the_images_unless_a_recipe_s_file_says_which(tmp_path: Path) -> None:
+    def rungs(text: str, epochs: int | None = None) -> list[tuple[float, int]]:
+        (tmp_path / "recipe.yaml").write_text(text)
+        options = SearchOptions("4M", data="digits", trials=1, epochs=epochs, studies=tmp_path)
+        plan = plan_search(replace(options, recipe=tmp_path / "recipe.yaml"))
+        assert plan.settings.recipe.augmentation.flip is False
+        return [(rung.share, rung.epochs) for rung in plan.settings.recipe.rungs]
+
+    flip = "augmentation: {flip: false}"
+    assert rungs(flip) == [(0.8643, 1), (1, 9), (1, 9)]  # 1,000 of 1,157 images
+    assert rungs(flip, epochs=4) == [(0.4, 1), (1, 4), (1, 4)]
+    own = f"{flip}\nrungs: [{{share: 0.5, epochs: 1}}, {{share: 1, epochs: 3}}]"
+    assert rungs(own) == [(0.5, 1), (1, 3)]
+    assert rungs(own, epochs=4) == [(0.5, 1), (1, 4)]
+
+
 def test_images_that_moved_are_the_same_and_others_are_not(tmp_path: Path) -> None:
     def photos(name: str, shade: int) -> str:
         for number in range(20):

@@ -7,6 +7,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from nasfuse.errors import DataError, SearchError, SetupError, StorageError, Usa
 from nasfuse.exporting.origin import origin_of_training
 from nasfuse.finals import REPEATS
 from nasfuse.full_training import FullTraining, Moment
+from nasfuse.recipe import Recipe
+from nasfuse.results import Result
+from nasfuse.searching.study import Settings, Study
 from nasfuse.searching.worker import REPEAT_STRIDE
 from nasfuse.trained import Scores, Trained, find_trained, read_trained
 from nasfuse.training import NonFiniteError, Training
@@ -281,6 +285,23 @@ def test_other_options_need_another_folder(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another training"):
         plan(epochs=2).run()
     plan(epochs=2, out=tmp_path / "u").run()
+
+
+@pytest.mark.usefixtures("reads")
+def test_a_recipe_without_rungs_trains_as_long_as_the_search_did(
+    tmp_path: Path, make_settings: Callable[..., Settings], make_result: Callable[..., Result]
+) -> None:
+    recipe = Recipe().with_epochs(30)
+    study = Study.create(tmp_path / "a", make_settings(recipe=recipe))
+    study.record(make_result(0, rung=recipe.top))
+
+    def epochs(text: str) -> int:
+        (tmp_path / "recipe.yaml").write_text(text)
+        options = TrainOptions("best", data="stripes", recipe=tmp_path / "recipe.yaml")
+        return plan_training(replace(options, studies=tmp_path))[0].settings.epochs
+
+    assert epochs("batch: 32") == 30
+    assert epochs("rungs: [{share: 1, epochs: 1}, {share: 1, epochs: 25}]") == 25
 
 
 def test_a_damaged_checkpoint_is_named(plan: Plan) -> None:
