@@ -17,9 +17,11 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+Row = dict[str, Any]
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -52,21 +54,35 @@ def measure(budget: str, folder: Path) -> dict[str, Any]:
         json.loads(line)
         for line in (folder / found["folder"] / "results.jsonl").read_text().splitlines()
     ]
-    front = found["front"]
+    front, budget_macs = found["front"], found["budget_macs"]
+    top = "from nasfuse.recipe import Recipe; print(Recipe().top)"  # of the nasfuse that ran
     return {
         "wheel_bytes": wheel.stat().st_size,
         "install_seconds": round(install, 1),
         "search_seconds": round(search, 1),
         "export_seconds": round(export, 1),
-        "networks_tried": len({r["key"] for r in results}),
-        "full_trainings": sum(r["rung"] == 1 and r["status"] == "complete" for r in results),
-        "failed": sum(r["status"] == "failed" for r in results),
+        **counts(results, top=int(timed(python, "-c", top, cwd=folder)[1])),
         "front": [{k: row[k] for k in ("accuracy", "macs", "params")} for row in front],
-        "largest_budget_share": max(max(r["macs"], r["thop"]) for r in results)
-        / found["budget_macs"],
+        "largest_budget_share_of_any_network_tried": largest(results) / budget_macs,
+        "largest_budget_share_of_the_front": largest(front) / budget_macs,
         "export_difference": json.loads(text)["difference"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}",
     }
+
+
+def counts(results: Sequence[Row], *, top: int) -> dict[str, int]:
+    """Of what a search recorded. The rungs below `top` are short trainings and pauses."""
+    complete = [row for row in results if row["status"] == "complete"]
+    return {
+        "networks_tried": len({row["key"] for row in results}),
+        "full_trainings": sum((row["rung"], row["repeat"]) == (top, 0) for row in complete),
+        "failed": len(results) - len(complete),
+    }
+
+
+def largest(rows: Sequence[Row]) -> int:
+    """MACs of the dearest network, by whichever of the two counters says more."""
+    return max(int(row[count]) for row in rows for count in ("macs", "thop"))
 
 
 def main() -> None:
@@ -81,7 +97,7 @@ def main() -> None:
         return
     for name, value in figures.items():
         if name != "front":
-            print(f"{name.replace('_', ' '):<22} {value}")
+            print(f"{name.replace('_', ' '):<41} {value}")
     for row in figures["front"]:
         print(f"front: accuracy {row['accuracy']:.4f}  {row['macs'] / 1e6:8.2f}M MACs")
 
