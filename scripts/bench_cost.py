@@ -3,7 +3,8 @@
     python scripts/bench_cost.py [--samples 1000] [--json]
 
 Prints three tables: published networks by the three counters; the time of one price; and how much
-of a budget fitted candidates use, which none may pass by either counter.
+of a budget fitted candidates use, which none may pass by either counter. They are fitted by the
+formulas for both, so torch and thop themselves count a few of each row as well.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from nasfuse.scaling import fit_to_budget
 from nasfuse.space import load_space, space_names
 
 SMALL = (1_000_000, 10_000_000, 50_000_000, 400_000_000)
+FEW = 3  # networks of a row that torch and thop count
 FITS = {name: SMALL for name in space_names() if name != "mobile"} | {
     "mobile": (400_000_000, 600_000_000)
 }
@@ -79,26 +81,35 @@ def fits(samples: int) -> Iterator[dict[str, Any]]:
         space = load_space(name)
         candidates = [space.sample(seed) for seed in range(samples)]
         for budget in budgets:
-            began, used, refused = time.perf_counter(), [], 0
+            began, networks, refused = time.perf_counter(), [], 0
             for candidate in candidates:
                 try:
                     fitted = fit_to_budget(candidate.architecture, candidate.scaling, budget)
                 except BudgetError:
                     refused += 1
                     continue
-                used.append(cost(fitted).larger / budget)
+                networks.append(fitted)
             seconds = time.perf_counter() - began
-            used.sort()
+            used = sorted(cost(network).larger / budget for network in networks)
+            few = networks[:FEW]
             yield {
                 "space": name,
                 "budget": budget,
                 "fitted": len(used),
                 "too large at their smallest": refused,
                 "over": sum(share > 1 for share in used),
+                "counted by torch and thop": len(few),
+                "largest difference": max(map(difference, few), default=None),
                 "median use": round(statistics.median(used), 4) if used else None,
                 "5th percentile": round(used[len(used) // 20], 4) if used else None,
                 "fitted a second": round(samples / seconds),
             }
+
+
+def difference(network: Architecture) -> int:
+    """MACs by which the formulas and the counters that they stand for disagree."""
+    price = cost(network)
+    return max(abs(torch_cost(network)[0] - price.macs), abs(thop_macs(network) - price.thop))
 
 
 def show(title: str, rows: Sequence[dict[str, Any]]) -> None:

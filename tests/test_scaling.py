@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import bench_cost
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nasfuse.architecture import Architecture, Scaling, parse_architecture
 from nasfuse.errors import BudgetError
-from nasfuse.network import cost
+from nasfuse.network import cost, thop_macs
 from nasfuse.scaling import channel_multiple, fit_to_budget, round_finely, round_width, scale
 from nasfuse.space import load_space, space_names
 
@@ -41,6 +42,21 @@ def test_candidates_fill_the_budget_and_never_pass_it(name: str, budget: int) ->
     assert len(used) >= 20
     assert used[len(used) // 2] >= 0.97
     assert used[len(used) // 20] >= 0.90
+
+
+def test_the_benchmark_has_fitted_networks_counted_by_torch_and_thop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench_cost, "FITS", {"default": (1_000_000,)})
+
+    def counted() -> tuple[int, int]:
+        [row] = bench_cost.fits(4)
+        return row["counted by torch and thop"], row["largest difference"]
+
+    assert counted() == (3, 0)
+    counter = thop_macs
+    monkeypatch.setattr(bench_cost, "thop_macs", lambda network: counter(network) + 7)
+    assert counted() == (3, 7)
 
 
 def test_parameters_may_be_limited_as_well() -> None:
