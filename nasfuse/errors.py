@@ -6,6 +6,7 @@ Anything else that is raised is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import re
+from typing import Self
 
 _PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*(?=@)|([?&](?:ssl)?password=)[^&\s]+", re.IGNORECASE)
 
@@ -43,6 +44,12 @@ class NasfuseError(Exception):
         parts = (("where", self.where), ("why", self.why), ("fix", self.fix))
         lines = [f"{name + ':':<6} {text}" for name, text in parts if text]
         return visible("\n  ".join([f"error[{self.code}]: {self.what}", *lines]))
+
+    def for_verb(self, verb: str, option: str) -> Self:
+        """The same from a verb whose argument is what others name by this option."""
+        self.where = verb if self.where == option else self.where
+        self.fix = self.fix.replace(f"{option} ", f"{verb} ")
+        return self
 
 
 class UsageError(NasfuseError):

@@ -47,6 +47,9 @@ MISTAKES = {
     "seed": (["search", "--budget", "1M", "--seed", "-1"], 2, "--seed"),
     "no gpu": (["search", "--budget", "1M", "--gpus-per-trial", "8"], 2, "GPUs"),
     "ray client": (["search", "--budget", "1M", "--ray-address", "ray://a:1"], 2, "client"),
+    "data to check": (["data", "check", "smaple"], 3, "fix:   nasfuse data check sample\n"),
+    "space to print": (["spaces", "defalt"], 3, "fix:   nasfuse spaces default\n"),
+    "example": (["spaces", "defalt", "--example"], 3, "nasfuse spaces --example default\n"),
     "no architecture": (["cost", "none.json"], 3, "no architecture"),
 }
 

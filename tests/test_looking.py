@@ -151,9 +151,15 @@ def test_quiet_is_only_the_result(study: Study, nasfuse: Nasfuse, words: str, sa
 
 
 def test_a_word_too_many(study: Study, nasfuse: Nasfuse) -> None:
-    assert nasfuse("show", "größe 1", "0", "1")[0] == 2
-    assert "fix:   größe 1" in nasfuse("show", "grösse 1")[2]
-    assert "fix:   best" in nasfuse("show", "bset")[2]
+    code, _, said = nasfuse("show", "größe 1", "0", "1", "2", "--studies", FOLDER)
+    assert code == 2
+    assert f"fix:   nasfuse show --studies '{FOLDER}' 'größe 1' 0\n" in said
+    assert "fix:   nasfuse show a 0\n" in nasfuse("show", "0", "1", "--study", "a")[2]
+    assert "fix:   nasfuse train a 0\n" in nasfuse("train", "a", "0", "--trial", "1")[2]
+    export = ["export", "a", "0", "1", "--out", "n t"]
+    assert "fix:   nasfuse export --out 'n t' a 0\n" in nasfuse(*export)[2]
+    assert "fix:   nasfuse show 'größe 1'\n" in nasfuse("show", "grösse 1")[2]
+    assert "fix:   nasfuse show best\n" in nasfuse("show", "bset")[2]
     assert nasfuse("show", "größe 2", "0")[2].count("größe 1") == 2
 
 

@@ -9,6 +9,7 @@ import typer
 
 from nasfuse.cli import completing
 from nasfuse.cli.options import Json, Quiet
+from nasfuse.errors import DocumentError
 
 
 def cost(
@@ -71,6 +72,11 @@ def spaces(
     from nasfuse.screens import print_json
     from nasfuse.space import find_space, load_space, read_space, space_names
 
+    if name:
+        try:
+            find_space(name)
+        except DocumentError as error:
+            raise error.for_verb("nasfuse spaces" + " --example" * example, "--space") from None
     if example:
         print_json(load_space(name or "default").sample(0).architecture.document())
     elif name and as_json:

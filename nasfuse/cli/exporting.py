@@ -51,10 +51,12 @@ def export(
     """Write a network as a folder that needs nothing of nasfuse, checked in a fresh process."""
     from nasfuse.api import ExportOptions
     from nasfuse.api import export as write
+    from nasfuse.commands import elsewhere_option
     from nasfuse.screens import make_console, print_json
     from nasfuse.terminal import decoding
 
-    named, which = network_and_trial(network, trial)
+    verb = f"nasfuse export{elsewhere_option(studies)} --out {shlex.quote(str(out))}"
+    named, which = network_and_trial(verb, network, trial)
     options = ExportOptions(
         out=out,
         network=named,

@@ -63,9 +63,11 @@ def show(
 ) -> None:
     """Print everything about one trained network; with -q the folder of its files."""
     from nasfuse.choosing import choose
+    from nasfuse.commands import elsewhere_option
     from nasfuse.screens import make_console, print_json, print_trial
 
-    found, which = study_and_trial(studies, trial, study)
+    verb = f"nasfuse show{elsewhere_option(studies)}"
+    found, which = study_and_trial(verb, studies, trial, study)
     result = choose(found, which)
     if as_json:
         print_json({"schema_version": 1, **result.model_dump(mode="json", exclude_none=True)})

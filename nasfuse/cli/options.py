@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,45 +69,47 @@ STUDIES = Path("studies")
 MAX_SEED = 2**31 - 1
 
 
-def study_and_trial(studies: Path, words: list[str] | None, name: str | None) -> tuple[Study, str]:
+def study_and_trial(
+    verb: str, studies: Path, words: list[str] | None, name: str | None
+) -> tuple[Study, str]:
     """What `STUDY TRIAL`, `STUDY`, `TRIAL` or nothing means; `name` is that of `--study`.
 
     Raises:
-        UsageError: there are more words, or no such study.
+        UsageError: there are more words, which `verb` would be without, or no such study.
     """
     from nasfuse.searching.study import find_study
 
     given = list(words or [])
-    if len(given) > (1 if name else 2):
-        raise UsageError(
-            f"'{given[-1]}' is one word too many",
-            where=" ".join(given),
-            why="a study and a trial are enough",
-            fix=" ".join(given[:-1]),
-        )
-    if not name and given and (len(given) == 2 or _is_study(studies, given[0])):
+    _require_two(verb, [name, *given] if name else given)
+    if not name and given and (len(given) == 2 or _is_study(verb, studies, given[0])):
         name = given.pop(0)
     return find_study(studies, name), given[0] if given else "best"
 
 
-def network_and_trial(words: list[str] | None, trial: str | None) -> tuple[str, str | None]:
+def network_and_trial(
+    verb: str, words: list[str] | None, trial: str | None
+) -> tuple[str, str | None]:
     """What names a network, and the trial of a study where there are two words or `--trial`.
 
     Raises:
-        UsageError: there are more words.
+        UsageError: there are more words, which `verb` would be without.
     """
     given = [*(words or ["best"]), *([trial] if trial else [])]
+    _require_two(verb, given)
+    return given[0], given[1] if len(given) == 2 else None
+
+
+def _require_two(verb: str, given: list[str]) -> None:
     if len(given) > 2:
         raise UsageError(
             f"'{given[-1]}' is one word too many",
             where=" ".join(given),
             why="a study and a trial are enough",
-            fix=" ".join(given[:2]),
+            fix=f"{verb} {shlex.join(given[:2])}",
         )
-    return given[0], given[1] if len(given) == 2 else None
 
 
-def _is_study(studies: Path, word: str) -> bool:
+def _is_study(verb: str, studies: Path, word: str) -> bool:
     """Whether the only word is a study; else it is a trial of the newest one.
 
     Raises:
@@ -121,5 +124,5 @@ def _is_study(studies: Path, word: str) -> bool:
         f"there is neither a study nor a trial '{word}'",
         where=str(studies),
         why=f"the studies here are {', '.join(known)}; a trial is best, a number or a key",
-        fix=nearest(word, [*known, "best"]) or "best",
+        fix=f"{verb} {shlex.quote(nearest(word, [*known, 'best']) or 'best')}",
     )

@@ -56,12 +56,14 @@ def train(
     The same command goes on after Ctrl-C or a kill. `nasfuse export` then takes these weights.
     """
     from nasfuse.api import train as run
+    from nasfuse.commands import elsewhere_option
     from nasfuse.screens import make_console, print_json
     from nasfuse.terminal import decoding
     from nasfuse.training_plan import FINALISTS, TrainOptions, each_finalist
     from nasfuse.training_screen import following, print_compared, print_trained
 
-    named, which = network_and_trial(network, trial)
+    verb = f"nasfuse train{elsewhere_option(studies)}"
+    named, which = network_and_trial(verb, network, trial)
     options = TrainOptions(
         network=named,
         trial=which,

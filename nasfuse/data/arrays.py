@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from nasfuse.data.dataset import Dataset, Split, assemble, divide, draw
 from nasfuse.errors import DataError
+from nasfuse.names import nearest
 
 VALIDATION_SHARE = 0.2
 OPTIONAL = ("classes", "validation_images", "validation_labels", "test_images", "test_labels")
@@ -100,13 +101,7 @@ def _called(source: str) -> Arrays:
             imported = importlib.import_module(module)
             found = getattr(imported, name)() if hasattr(imported, name) else None
     except (Exception, SystemExit) as error:  # whatever it is, it is the user's own code
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise DataError(
-            f"{source} failed",
-            where=f"{last.filename}, line {last.lineno}",
-            why=f"{type(error).__name__}: {error}",
-            fix=f'python -c "import {module}; {module}.{name}()"   shows the whole of it',
-        ) from error
+        raise _failed(module, name, error) from error
     if not hasattr(imported, name):
         near = difflib.get_close_matches(name, dir(imported), 1)
         raise DataError(
@@ -121,6 +116,27 @@ def _called(source: str) -> Arrays:
         )
     _check_names(source, list(found))
     return found
+
+
+def _failed(module: str, name: str, error: BaseException) -> DataError:
+    """That there is no such module, or where it broke down."""
+    what, kind = f"{module}:{name} failed", type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        near = nearest(module, [path.stem for path in Path.cwd().glob("*.py")])
+        return DataError(
+            what,
+            where=os.getcwd(),
+            why=f"{kind}: there is no module '{error.name}' in this folder, and none is installed",
+            fix=f"--data {near}:{name}" if near else f"cd FOLDER   where {module}.py is",
+        )
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = error if isinstance(error, SyntaxError) else last  # which Python's own code finds
+    return DataError(
+        what,
+        where=f"{place.filename}, line {place.lineno}",
+        why=f"{kind}: {error}",
+        fix=f'python -c "import {module}; {module}.{name}()"   shows the whole of it',
+    )
 
 
 def _check_names(source: str, names: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ TINY = 16  # pixels of the shorter side
 HUGE = 20_000_000  # pixels
 LONG = 3  # times the shorter side
 SHOWN = 3
+VERB = "nasfuse data check"
 
 
 class Finding(NamedTuple):
@@ -74,7 +75,10 @@ def survey(source: str, *, side: int, seed: int = 0, skip_bad: int = 0) -> Surve
 
     Raises DataError only if there is no such data set.
     """
-    of_files = is_folder(source)
+    try:
+        of_files = is_folder(source)
+    except DataError as error:
+        raise error.for_verb(VERB, "--data") from None
     try:
         if of_files:
             return _survey_folder(source, side=side, seed=seed, skip_bad=skip_bad)
@@ -153,6 +157,7 @@ def _survey(begun: Survey, parts: Sequence[_Part]) -> Survey:
 
 
 def _finding(error: DataError) -> Finding:
+    error = error.for_verb(VERB, "--data")
     return Finding("error", error.what, error.where, error.why, error.fix)
 
 

@@ -13,7 +13,7 @@ import shlex
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -211,7 +211,9 @@ def _classes(parent: Path, folders: list[Path]) -> Files:
             why="at least 2 are needed, each a folder of images that has the class's name",
             fix=f"--data {_quoted(folders[0])}"
             if folders and subfolders(folders[0])
-            else f"mkdir {_quoted(parent / 'another_class')}   and put its images there",
+            else f"mkdir {_quoted(parent / 'another_class')}   and put its images there"
+            if folders
+            else _two_classes(parent),
         )
     for folder in folders:
         require_text(folder)
@@ -225,6 +227,11 @@ def _classes(parent: Path, folders: list[Path]) -> Files:
             fix=f"mv -n {_quoted(empty[0])} {_quoted(parent.resolve().parent)}   or fill it",
         )
     return files
+
+
+def _two_classes(parent: Path) -> str:
+    one, other = (_quoted(parent / name) for name in ("one_class", "another_class"))
+    return f"mkdir {one} {other}   and put the images of each class into its own"
 
 
 def require_text(path: Path) -> None:
@@ -281,8 +288,19 @@ def _check_folder(root: Path) -> None:
         why=f"it is one file of {root.stat().st_size:,} bytes",
         fix=f"{unpack} {_quoted(root)} {_quoted(target)}   then --data {_quoted(target)}"
         if packed
-        else f"--data {_quoted(root.parent)}",
+        else _holding(root),
     )
+
+
+def _holding(file: Path) -> str:
+    """What to do with a file of a folder of images: take the folder that its class lies in."""
+    splits = {"train", "test", *VALIDATION_NAMES}
+    for above in file.parents:
+        with suppress(DataError):
+            if sum(bool(_images(inside)) for inside in subfolders(above)) > 1:
+                whole = above.parent if above.name.casefold() in splits else above
+                return f"--data {_quoted(whole)}"
+    return _two_classes(file.parent)
 
 
 def subfolders(parent: Path) -> list[Path]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -92,13 +94,23 @@ def _existing(source: str) -> Path:
     folder.require_text(path.absolute())
     if path.exists():
         return path
-    near = nearest(source, _NAMED)
+    near = _near(path)
     raise DataError(
         f"there is no dataset '{source}'" + (f"; did you mean '{near}'?" if near else ""),
         where="--data",
         why=f"it is no folder, no file and no module:function; the names are {', '.join(_NAMED)}",
-        fix=f"--data {near or 'sample'}",
+        fix=f"--data {shlex.quote(near or 'sample')}",
     )
+
+
+def _near(path: Path) -> str | None:
+    """What was probably meant: a folder or file of arrays beside it, or a set with a name."""
+    meant = {name: name for name in _NAMED} if path.name == str(path) else {}
+    with suppress(DataError):  # there is no such place, or nobody may look
+        beside = folder.entries(path.parent)
+        meant |= {p.name: str(p) for p in beside if p.is_dir() or _holds_arrays(p)}
+    near = nearest(path.name, meant)
+    return near and meant[near]
 
 
 def _sample() -> Dataset:

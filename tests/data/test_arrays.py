@@ -298,6 +298,19 @@ def test_no_such_module(module: str) -> None:
     with pytest.raises(DataError, match="failed") as caught:
         load_dataset("no_such_module_at_all:make", side=8)
     assert "ModuleNotFoundError" in caught.value.why
+    assert "'no_such_module_at_all' in this folder" in caught.value.why
+    assert caught.value.where == str(Path.cwd())
+    with pytest.raises(DataError) as caught:
+        load_dataset(f"{module}x:make", side=8)
+    assert caught.value.fix == f"--data {module}:make"
+
+
+@pytest.mark.parametrize("line", ["import no_such_module_at_all", "def make(:"])
+def test_a_module_that_cannot_be_imported(module: str, line: str) -> None:
+    Path(f"{module}.py").write_text(f"import numpy\n{line}\n")
+    with pytest.raises(DataError) as caught:
+        load_dataset(f"{module}:make", side=8)
+    assert caught.value.where == f"{Path.cwd() / module}.py, line 2"
 
 
 def test_a_module_without_a_file() -> None:

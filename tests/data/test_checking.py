@@ -224,3 +224,8 @@ def test_arrays_are_checked_too(tmp_path: Path) -> None:
 def test_what_does_not_exist_is_raised() -> None:
     with pytest.raises(DataError, match="did you mean 'sample'"):
         survey("smaple", side=SIDE)
+
+
+def test_fixes_are_commands_that_check(photos: Path) -> None:
+    (finding,) = check(photos.parent).findings
+    assert finding.fix == f"nasfuse data check {photos}"

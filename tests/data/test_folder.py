@@ -136,8 +136,19 @@ def test_one_folder_too_high(tmp_path: Path) -> None:
 
 def test_images_without_classes(tmp_path: Path) -> None:
     save(tmp_path / "x.png")
-    with pytest.raises(DataError, match="there are no classes"):
+    with pytest.raises(DataError, match="there are no classes") as caught:
         load(tmp_path)
+    subprocess.run(caught.value.fix.split("   ")[0], shell=True, check=True)
+    made = [path.name for path in tmp_path.iterdir() if path.is_dir()]
+    assert load(fill(tmp_path, *made)).classes == ("another_class", "one_class")
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_a_file_of_a_class_is_not_the_class(tmp_path: Path, prefix: str) -> None:
+    root = fill(tmp_path / "photos", f"{prefix}a", f"{prefix}b")
+    with pytest.raises(DataError, match="a file, not a folder") as caught:
+        load(root / prefix / "a" / "0.png")
+    assert caught.value.fix == f"--data {root}"
 
 
 def test_splits_without_classes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,22 @@ def test_near_match(source: str, meant: str) -> None:
         load_dataset(source, side=8)
     assert f"did you mean '{meant}'" in caught.value.what
     assert caught.value.fix == f"--data {meant}"
+
+
+def test_a_folder_beside_is_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    (tmp_path / "scans.npz").touch()
+    for source, meant in (
+        ("my_photso", "my photos"),
+        (f"{tmp_path}/my phots/", f"{tmp_path}/my photos"),
+        ("scan.npz", "scans.npz"),
+        ("digit", "digits"),
+    ):
+        with pytest.raises(DataError) as caught:
+            load_dataset(source, side=8)
+        assert f"did you mean '{meant}'" in caught.value.what
+        assert shlex.split(caught.value.fix) == ["--data", meant]
 
 
 @pytest.mark.parametrize("load", [load_dataset, load_test])
