@@ -26,7 +26,7 @@ from nasfuse.exporting.verification import Check
 from nasfuse.full_training import FullTraining, Moment
 from nasfuse.fusion_map import fusion_map
 from nasfuse.planning import Plan, SearchOptions, plan_search
-from nasfuse.registering import register_model
+from nasfuse.registering import register_model, require_model_name
 from nasfuse.results import Result, result_front
 from nasfuse.searching.addresses import remember, require_named
 from nasfuse.searching.cluster import Resources
@@ -255,8 +255,11 @@ def export(options: ExportOptions) -> Exported:
     """Write a trained network as a folder that needs nothing of ours, and check it.
 
     Raises:
-        NasfuseError: of the kind that fits what is wrong; nothing is then left behind.
+        NasfuseError: of the kind that fits what is wrong; nothing is then left behind, but a whole
+            export that only could not be registered.
     """
+    if options.register is not None:
+        require_model_name(options.register)
     named = (options.formats, "mlflow") if options.register else (options.formats,)
     formats = parse_formats(",".join(named))
     origin, study = _origin(options)
@@ -267,16 +270,17 @@ def export(options: ExportOptions) -> Exported:
             why="a study has an experiment in MLflow, and this training has no study",
             fix="mlflow.register_model   on the folder mlflow/ of the export",
         )
+    uri = tracking_uri(study) if options.register and study else None  # may be refused
     origin, validation = with_images(origin)
     check = export_network(
         origin, options.out, formats, validation=validation, latency=options.latency
     )
-    if options.register is None or study is None:
+    if not (options.register and study and uri):
         return Exported(origin, check)
     address = register_model(
         options.out / "mlflow",
         options.register,
-        uri=tracking_uri(study),
+        uri=uri,
         identity=study.settings.id,
         tags={"nasfuse.key": origin.architecture.key, "nasfuse.weights": origin.kind},
     )

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nasfuse.errors import SetupError
+from nasfuse.errors import SetupError, UsageError
 from nasfuse.study_runs import find_experiment
 from nasfuse.tracking import TrackingError, open_client, tracking
+
+FORBIDDEN = "/:.%\"'"  # by MLflow 3, in the name of a logged model
+
+
+def require_model_name(name: str) -> None:
+    """Refuse what MLflow would refuse once the export is written and checked.
+
+    Raises:
+        UsageError: it is no name of a model.
+    """
+    if not name.strip() or set(name) & set(FORBIDDEN):
+        parts = name.translate(dict.fromkeys(map(ord, FORBIDDEN), " ")).split()
+        raise UsageError(
+            f"'{name}' cannot be the name of a model",
+            where="--register",
+            why=f"MLflow allows none that is empty or has one of {' '.join(FORBIDDEN)}",
+            fix=f"--register {shlex.quote('-'.join(parts) or 'model')}",
+        )
 
 
 def register_model(
@@ -38,10 +57,10 @@ def register_model(
                 )
     except TrackingError as error:
         raise SetupError(
-            "the model cannot be registered",
+            f"the network is exported to {folder.parent}, and only registering it failed",
             where=uri,
             why=str(error),
-            fix="export without --register; the folder is whole",
+            fix=f"--out {shlex.quote(f'{folder.parent}-2')}   in the same command, to try again",
         ) from None
     return f"models:/{name}/{version.version}"
 

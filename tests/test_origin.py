@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_logged_model_name, _validate_model_name
 from safetensors.torch import save_file
 
 from nasfuse import full_training
@@ -17,12 +19,13 @@ from nasfuse.api import ExportOptions, export, tracking_uri
 from nasfuse.architecture import Architecture
 from nasfuse.choosing import choose, find_network
 from nasfuse.data.dataset import Dataset
-from nasfuse.errors import StorageError, UsageError
+from nasfuse.errors import SetupError, StorageError, UsageError
 from nasfuse.exporting import origin as origins
 from nasfuse.exporting.origin import origin_of_trial, with_images
 from nasfuse.full_training import FullTraining
 from nasfuse.network import build
 from nasfuse.recipe import Recipe
+from nasfuse.registering import register_model
 from nasfuse.results import Result
 from nasfuse.searching.study import Settings, Study
 from nasfuse.space import read_space
@@ -261,6 +264,40 @@ def test_a_training_is_shown_in_mlflow_and_its_export_registered(
     requirements = (tmp_path / "net" / "mlflow" / "requirements.txt").read_text()
     assert "torch==" in requirements
     assert "+" not in requirements
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("x/y", "x-y"), ("net.v2", "net-v2"), ("it's: 5 %", "it-s-5"), (" ", "model"), ("", "model")],
+)
+def test_a_name_that_mlflow_refuses_is_refused_before_the_export(
+    study: Study, tmp_path: Path, name: str, meant: str
+) -> None:
+    options = ExportOptions(out=tmp_path / "net", network="a", studies=study.folder.parent)
+    with pytest.raises(UsageError, match="cannot be the name of a model") as caught:
+        export(replace(options, register=name))
+    assert caught.value.fix == f"--register {meant}"
+    assert not (tmp_path / "net").exists()
+    _require_both(meant)
+    with pytest.raises(MlflowException):
+        _require_both(name)
+
+
+def _require_both(name: str) -> None:
+    """What MLflow asks of a registered model, and of a logged one."""
+    _validate_model_name(name)
+    _validate_logged_model_name(name)
+
+
+def test_an_export_that_cannot_be_registered_is_said_to_be_there(
+    study: Study, tmp_path: Path
+) -> None:
+    files, store = tmp_path / "my net" / "mlflow", tracking_uri(study)
+    with pytest.raises(SetupError, match="is exported to") as caught:
+        register_model(files, "digits", uri=store, identity=study.settings.id, tags={})
+    assert f"to {files.parent}, and only registering it failed" in caught.value.what
+    assert "has not been tracked" in caught.value.why
+    assert caught.value.fix.startswith(f"--out '{files.parent}-2' ")
 
 
 def test_a_server_that_is_down_does_not_stop_a_training(
