@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nasfuse.documents import read_document
 from nasfuse.errors import DocumentError
+from nasfuse.names import nearest
 
 FEWEST, SHORT, LONGER = 1000, 0.0375, 10
 SHORT_BATCH = 32
@@ -159,6 +161,16 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         DocumentError: with the path and the reason of the first thing that is wrong.
     """
+    if not path.exists():
+        near = nearest(path.name, [beside.name for beside in path.parent.glob("*.*")])
+        raise DocumentError(
+            f"there is no recipe '{path}'",
+            where="--recipe",
+            why="it is a file that says what is to differ from the default recipe",
+            fix=f"--recipe {shlex.quote(str(path.with_name(near)))}"
+            if near
+            else f"echo 'batch: {Recipe().batch}' > {shlex.quote(str(path))}   begins one",
+        )
     try:
         return Recipe.model_validate(read_document(path) or {})
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -187,6 +188,7 @@ def _fitted(architecture: Architecture, dataset: Dataset) -> Architecture:
 def _folder(options: TrainOptions, study: Study | None, settings: TrainingSettings) -> Path:
     """`--out`, or a folder in the study that only this training has."""
     if options.out is not None:
+        _refuse_file(options.out)
         return options.out
     if study is None:
         raise UsageError(
@@ -196,3 +198,14 @@ def _folder(options: TrainOptions, study: Study | None, settings: TrainingSettin
             fix="--out trained/",
         )
     return study.folder / "training" / f"{settings.architecture.key}-{settings.digest}"
+
+
+def _refuse_file(out: Path) -> None:
+    taken = next((place for place in (out, *out.parents) if place.is_file()), None)
+    if taken:
+        raise UsageError(
+            "this is a file",
+            where=str(taken),
+            why="a training is a folder",
+            fix=f"--out {shlex.quote(f'{taken}-2')}",
+        )

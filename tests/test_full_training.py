@@ -422,6 +422,16 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("place", ["a file", "a file/t"])
+def test_a_file_where_the_folder_would_be_is_refused_at_once(
+    plan: Plan, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(UsageError, match="this is a file") as caught:
+        plan(out=tmp_path / place)
+    assert caught.value.fix == f"--out '{tmp_path}/a file-2'"
+
+
 def test_a_network_for_other_images_is_refused(plan: Plan, dataset: Dataset) -> None:
     settings = plan().settings
     other = settings.architecture.model_copy(update={"classes": 4})

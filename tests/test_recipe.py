@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,16 @@ def test_half_a_batch_has_lower_rates() -> None:
     assert halved.filter_rate == pytest.approx(recipe.filter_rate / 2**0.5)
     assert halved.rungs == recipe.rungs
     assert Recipe(batch=2).halved().batch == 2, "batch norm needs two"
+
+
+def test_a_recipe_that_is_not_there_is_offered(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="there is no recipe") as caught:
+        read_recipe(tmp_path / "my flip.yaml")
+    subprocess.run(caught.value.fix.split("   ")[0], shell=True, check=True)
+    assert read_recipe(tmp_path / "my flip.yaml") == Recipe()
+    with pytest.raises(DocumentError) as caught:
+        read_recipe(tmp_path / "my flp.yaml")
+    assert caught.value.fix == f"--recipe '{tmp_path}/my flip.yaml'"
 
 
 @pytest.mark.parametrize("text", ["bach: 64", "batch: 1", "rate: -1", "rungs: []", "- 3"])

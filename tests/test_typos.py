@@ -32,7 +32,16 @@ TYPOS: dict[str, tuple[list[str], str]] = {
     "--max-param": ([*SEARCH, "--max-param", "5M"], "--max-params 5M"),
     "--jsn": (["front", "--jsn"], "nasfuse front --json"),
     "--by-layr": (["cost", "resnet50", "--by-layr"], "--by-layer"),
+    # in front of the verb
+    "--json status": (["--json", "status"], "nasfuse status --json"),
+    "-q and -v": (["-qv", "search", "--budget", "4M"], "nasfuse search -qv --budget 4M"),
+    "--jsn data": (["--jsn", "data", "check", "x"], "nasfuse data check --json x"),
+    "data --json": (["data", "--json", "check", "x"], "nasfuse data check --json x"),
+    "--studies": (["--studies", "a b", "stop", "c"], "nasfuse stop --studies 'a b' c"),
+    "--studies=": (["--studies=a", "stop", "c"], "nasfuse stop --studies=a c"),
+    "--versoin": (["--versoin", "status"], "nasfuse --version status"),
     # values
+    "budget without one": (["search", "--budget"], "nasfuse search --budget 400MFLOPs"),
     "space defalt": ([*SEARCH, "--space", "defalt"], "--space default"),
     "space Cifar10": ([*SEARCH, "--space", "Cifar10"], "--space cifar"),
     "data smaple": ([*SEARCH, "--data", "smaple"], "--data sample"),

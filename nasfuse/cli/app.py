@@ -106,7 +106,7 @@ def main() -> None:
     try:
         code = app(prog_name="nasfuse", standalone_mode=False)
     except ParserError as error:
-        mistake = usage_error(error, sys.argv[1:])
+        mistake = usage_error(error, sys.argv[1:], typer.main.get_command(app))
         print(mistake, file=sys.stderr)
         code = mistake.exit_code
     except SystemExit as end:  # typer's answer to a reader that leaves during its help

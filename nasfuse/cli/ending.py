@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import select
 import shlex
 import signal
@@ -160,43 +161,83 @@ def _bug(error: Exception) -> NasfuseError:
     )
 
 
-def usage_error(error: Any, arguments: Sequence[str]) -> UsageError:
+def usage_error(error: Any, arguments: Sequence[str], root: Any) -> UsageError:
     """An error of typer's parser in our form; the fix is the whole command where one is near.
 
     Parsing ends before any verb begins, so this is the form of every misspelt verb or option.
+    `root` is the command line as the parser knows it: some of its errors do not say where they are.
     """
-    ctx = error.ctx
-    path = ctx.command_path if ctx else "nasfuse"
+    command, path, end = _verb(root, arguments)
+    ctx = error.ctx or command.make_context(path, [], resilient_parsing=True)
     option = getattr(error, "option_name", None)
     if option and hasattr(error, "possibilities"):
-        known = [name for param in ctx.command.params for name in param.opts if name[:2] == "--"]
-        return _unknown(f"there is no option {option}", option, [*known, "--help"], ctx, arguments)
+        near = nearest(option, [*_options(ctx.command), *_options(command), "--help"])
+        fixed = _renamed(option, near, arguments)
+        if near in {"--help", *_options(ctx.command)} or near not in _options(command):
+            known = [name for name in [*_options(command), "--help"] if name.startswith("--")]
+            return _unknown(f"there is no option {option}", path, known, near, fixed)
+        return UsageError(
+            f"there is no option {option} before the verb",
+            where=ctx.command_path,
+            why=f"{near} is an option of {path}",
+            fix=f"nasfuse {shlex.join(_moved(fixed, near, end, flag=_options(command)[near]))}",
+        )
     if type(error).__name__ == "UsageError" and hasattr(ctx.command, "list_commands"):
         words = [word for word in arguments if not word.startswith("-")]
-        verb = words[len(path.split()) - 1]  # behind the names of the groups
-        return _unknown(
-            f"there is no verb '{verb}'", verb, ctx.command.list_commands(ctx), ctx, arguments
-        )
-    example = (ctx.command.epilog or "").removeprefix("Example: ") if ctx else ""
+        verb = words[len(ctx.command_path.split()) - 1]  # behind the names of the groups
+        known = ctx.command.list_commands(ctx)
+        near = nearest(verb, known)
+        fixed = _renamed(verb, near, arguments)
+        return _unknown(f"there is no verb '{verb}'", ctx.command_path, known, near, fixed)
+    example = (ctx.command.epilog or "").removeprefix("Example: ")
     return UsageError(
         error.format_message().rstrip("."),
         where=path,
-        why=" ".join(ctx.get_usage().split()).replace("Usage:", "it is used as") if ctx else "",
+        why=" ".join(ctx.get_usage().split()).replace("Usage:", "it is used as"),
         fix=example or f"{path} --help",
     )
 
 
-def _unknown(
-    what: str, word: str, known: Sequence[str], ctx: Any, arguments: Sequence[str]
-) -> UsageError:
-    near = nearest(word, known)
-    rest = [
+def _verb(root: Any, arguments: Sequence[str]) -> tuple[Any, str, int]:
+    """The verb that is named, its words as one text, and behind how many arguments they end."""
+    command, path, end = root, "nasfuse", 0
+    for place, word in enumerate(arguments, 1):
+        if word in getattr(command, "commands", ()):
+            command, path, end = command.commands[word], f"{path} {word}", place
+    return command, path, end
+
+
+def _options(command: Any) -> dict[str, bool]:
+    """By their names, whether they take no value."""
+    options = [param for param in command.params if param.param_type_name == "option"]
+    return {name: param.is_flag for param in options for name in param.opts}
+
+
+def _renamed(word: str, near: str | None, arguments: Sequence[str]) -> list[str]:
+    return [
         f"{near}{given.removeprefix(word)}" if given.partition("=")[0] == word and near else given
         for given in arguments
     ]
+
+
+def _moved(arguments: list[str], option: str, end: int, *, flag: bool) -> list[str]:
+    """With an option, and its value, behind the verb, which ends there."""
+    names = [given.partition("=")[0] for given in arguments]
+    if option not in names:  # it is one of several letters, as in -qv
+        letters = (name for name in names if re.match(rf"-\w*{option[1]}", name, re.IGNORECASE))
+        option = next(letters, names[0])
+    place = names.index(option)
+    stop = min(place + (1 if flag or "=" in arguments[place] else 2), end - 1)
+    rest, moved = arguments[stop:end], arguments[place:stop]
+    return [*arguments[:place], *rest, *moved, *arguments[end:]]
+
+
+def _unknown(
+    what: str, where: str, known: Sequence[str], near: str | None, fixed: Sequence[str]
+) -> UsageError:
     return UsageError(
         what,
-        where=ctx.command_path,
+        where=where,
         why=f"the nearest is {near}" if near else f"there are {', '.join(known)}",
-        fix=f"nasfuse {shlex.join(rest)}" if near else f"{ctx.command_path} --help",
+        fix=f"nasfuse {shlex.join(fixed)}" if near else f"{where} --help",
     )
