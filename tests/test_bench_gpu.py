@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,6 +85,21 @@ def test_what_a_call_of_the_loop_costs_is_spread_over_many_steps() -> None:
     training = SimpleNamespace(done=0, advance=asked.append, recipe=SimpleNamespace(batch=1))
     bench_gpu.stepping(training)()  # type: ignore[arg-type]
     assert asked[0] >= 100
+
+
+def test_accuracy_on_validation_images_is_not_called_that_of_tests(
+    tmp_path: Path, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(architecture.to_json())
+    words = {"device": "cpu", "data": "digits", "batch": 64, "epochs": 1}
+    options = Namespace(**words, no_resnet=True, architecture=str(file))
+    bench = bench_gpu.Bench(options)
+    assert "test accuracy" in next(bench_gpu.accuracies(bench))
+    monkeypatch.setattr(bench_gpu, "load_test", lambda *_, **__: None)
+    [row] = bench_gpu.accuracies(bench)
+    assert "test accuracy" not in row
+    assert 0 < row["validation accuracy"] < 1
 
 
 @pytest.mark.slow
