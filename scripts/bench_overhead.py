@@ -3,14 +3,17 @@
     python scripts/bench_overhead.py [--trials 24] [--workers 2] [--budget 4MFLOPs] [--share 0.5]
         [--json]
 
-Runs a real search whose trials take about five seconds each (short trainings only: nothing is
-promoted), and then as many trainings of the same kind through Ray Tune's own OptunaSearch with its
-default settings. Overhead is the time between two trials of a worker, from the result of one to the
-beginning of the next, as a share of its time: what a worker has to wait for the driver and Ray; its
-own files, some milliseconds, belong to the trial. The start is that of the search, after its
-imports. What workers are idle in all is shown beside it: one of them starts later than the other,
-and waits at the end for the other's last trial. The breakdown shows where the driver of ours spent
-its time; some of it passes while workers train.
+Runs a real search of short trainings only, of which nothing is promoted, and then as many trainings
+of the same kind through Ray Tune's own OptunaSearch with its default settings. How long a trial
+takes depends on the processor, on `--budget`, and on `--share` of the images; the mean is printed,
+for of shorter trials the same overhead is a larger share.
+
+Overhead is the time between two trials of a worker, from the result of one to the beginning of the
+next, as a share of its time: what a worker has to wait for the driver and Ray; its own files, some
+milliseconds, belong to the trial. The start is that of the search, after its imports. What workers
+are idle in all is shown beside it: one of them starts later than the other, and waits at the end
+for the other's last trial. The breakdown shows where the driver of ours spent its time; some of it
+passes while workers train.
 """
 
 from __future__ import annotations
