@@ -21,7 +21,8 @@ kill and at the end it is checked that
                 wherever the search holds its study
 
 INT is Ctrl-C pressed in a pseudo-terminal, INT2 twice within two seconds. With WORKER the search
-itself goes on to its end, and processes that train for it are killed at random moments.
+itself goes on to its end, and processes that train for it are killed at random moments. The seed
+draws all pauses and which worker is killed; what a search is doing by then is up to the machine.
 
 Shown are the seconds until all processes were gone, and from a resumption to the first new epoch.
 `--add` keeps the figures in a file and shows those of all runs that it holds. Ctrl-C ends the
@@ -31,7 +32,6 @@ benchmark early, with what was found until then.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -69,8 +69,7 @@ def kill_searches(options: argparse.Namespace) -> Found:
             most = min(options.kills - found.kills, options.a_search)
             try:
                 if options.signal == "WORKER":
-                    pauses = (generator.uniform(*PAUSES) for _ in itertools.count())
-                    search.kill_workers(pauses, most)
+                    search.kill_workers(generator, PAUSES, most)
                 else:
                     kill_and_resume(search, options.signal, generator, most)
             except KeyboardInterrupt:

@@ -170,8 +170,13 @@ class Search:
         self._check_files()
         return not ended
 
-    def kill_workers(self, pauses: Iterator[float], most: int) -> None:
-        """Let it run to its end, and kill one of its workers after each pause, `most` at most."""
+    def kill_workers(
+        self, generator: random.Random, pauses: tuple[float, float], most: int
+    ) -> None:
+        """Let it run to its end, and kill one of its workers after each pause, `most` at most.
+
+        `pauses` are the shortest and the longest, in seconds.
+        """
         began, kill_at, left = time.monotonic(), 0.0, most
         run = self.start("WORKER")
         while run.process.poll() is None:
@@ -179,9 +184,9 @@ class Search:
             run.read()
             self._check_first_epochs()
             if not kill_at and self._newest():
-                kill_at = now + next(pauses)
-            if left and kill_at and now >= kill_at and self._kill_worker():
-                left, kill_at = left - 1, now + next(pauses)
+                kill_at = now + generator.uniform(*pauses)
+            if left and kill_at and now >= kill_at and self._kill_worker(generator):
+                left, kill_at = left - 1, now + generator.uniform(*pauses)
                 self._check_files()
                 self.found.tell()
             if now > began + PATIENCE:
@@ -191,14 +196,15 @@ class Search:
         self._check_end(run, "WORKER", ended=True, listening=False)
         self._check_files()
 
-    def _kill_worker(self) -> bool:
+    def _kill_worker(self, generator: random.Random) -> bool:
         """One of those at work, if any; but not at a job's third attempt, after which it fails."""
         alive = {process.pid: process for process in self._processes()}
-        found = [(path, w.process) for path in self.study.glob(STUCK) if (w := watched(path))]
+        paths = sorted(self.study.glob(STUCK))  # the choice must not depend on the disk's order
+        found = [(path, w.process) for path in paths if (w := watched(path))]
         left = [(path, pid) for path, pid in found if pid in alive and self.deaths[path] < 2]
         if not left:
             return False
-        path, pid = random.choice(left)
+        path, pid = generator.choice(left)
         with suppress(psutil.Error):  # it has ended just now
             alive[pid].kill()
         self.deaths[path] += 1
