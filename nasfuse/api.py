@@ -30,9 +30,10 @@ from nasfuse.registering import register_model, require_model_name
 from nasfuse.results import Result, result_front
 from nasfuse.searching.addresses import remember, require_named
 from nasfuse.searching.cluster import Resources
+from nasfuse.searching.limits import Limits, keep_limits
 from nasfuse.searching.logbook import logbook
 from nasfuse.searching.running import run_search, run_swaps
-from nasfuse.searching.schedule import Limits, Listener, Progress
+from nasfuse.searching.schedule import Listener, Progress
 from nasfuse.searching.study import Study, free_name, images_again
 from nasfuse.searching.swapping import swap_jobs
 from nasfuse.swaps import find_swaps, ordered
@@ -86,7 +87,7 @@ def resume(
     data: str | None = None,
     listen: Listener | None = None,
 ) -> Outcome:
-    """Go on with a study, its unfinished trials first. `limits` counts trials from the beginning.
+    """Go on with a study, its unfinished proposals first; `limits` counts trials of all runs.
 
     `data` is where the same images are now, if they moved.
 
@@ -115,6 +116,7 @@ def _run(
             if listen is not None:
                 listen(progress)
 
+        keep_limits(study, limits)
         study.mark(complete=False)
         try:
             progress = run_search(

@@ -10,6 +10,7 @@ from nasfuse.costs import parse_budget, show_macs
 from nasfuse.data.load import runs_code
 from nasfuse.names import space_names
 from nasfuse.recipe import Recipe
+from nasfuse.searching.limits import last_limits
 from nasfuse.searching.study import SEARCH, Settings, Study
 
 SWAPS = 8  # that the command to explain a study asks for by itself
@@ -46,7 +47,7 @@ def sync_command(study: Study) -> str:
 
 def random_search(study: Study) -> str:
     """The command for a random search with the same data, budget and effort."""
-    settings = study.settings
+    settings, limits = study.settings, last_limits(study)
     options = {
         "--sampler": "random",
         "--budget": _budget(settings.budget),
@@ -56,8 +57,8 @@ def random_search(study: Study) -> str:
         "--front-from": None if settings.front_from is None else _budget(settings.front_from),
         "--max-params": None if settings.max_params is None else str(settings.max_params),
         "--max-latency": None if settings.max_latency is None else f"{settings.max_latency:g}ms",
-        "--trials": None if settings.trials is None else str(settings.trials),
-        "--time-limit": None if settings.seconds is None else f"{settings.seconds:g}s",
+        "--trials": None if limits.trials is None else str(limits.trials),
+        "--time-limit": None if limits.seconds is None else f"{limits.seconds:g}s",
         "--seed": str(settings.seed),
         **_training(settings.recipe),
     }

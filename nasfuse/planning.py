@@ -24,8 +24,8 @@ from nasfuse.searching.addresses import remember, require_named
 from nasfuse.searching.cluster import GPU_SHARE, Resources
 from nasfuse.searching.extremes import check_budget
 from nasfuse.searching.forecast import Forecast, disk_needed, forecast
+from nasfuse.searching.limits import Limits
 from nasfuse.searching.quickest import check_latency
-from nasfuse.searching.schedule import Limits
 from nasfuse.searching.sharing import Sharing, share_gpus
 from nasfuse.searching.storage import require_database, with_driver
 from nasfuse.searching.study import Settings, free_name

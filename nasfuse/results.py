@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from nasfuse.names import Objective as Objective
 from nasfuse.pareto import Point, front
 from nasfuse.ranges import Amount, Count, Latency, Moment, Seed, Share, Size, first_mistake
 
+MAX_FAILURES_IN_A_ROW = 8
 MOST_RESULTS = 1_000_000  # lines of a file, each of at most MAX_BYTES
 
 
@@ -139,6 +141,12 @@ def judged(trainings: Sequence[Result], images: int) -> Judged:
 def complete(results: Iterable[Result], rung: int) -> list[Result]:
     """The evaluations that ended well on one rung, finalists' repeats aside."""
     return [r for r in results if r.status == "complete" and (r.rung, r.repeat) == (rung, 0)]
+
+
+def failed_throughout(results: Sequence[Result]) -> list[Result]:
+    """The last ones, where so many failed in a row that it cannot be the networks."""
+    last = list(takewhile(lambda result: result.broke, reversed(results)))
+    return last[::-1] if len(last) >= MAX_FAILURES_IN_A_ROW else []
 
 
 def result_front(results: Sequence[Result]) -> list[Result]:

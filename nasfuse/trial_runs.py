@@ -119,6 +119,8 @@ def milliseconds(result: Result) -> int:
 
 def _trial_run(rungs: Sequence[Result], final_rung: int, *, pareto: Metric) -> TrialRun:
     first, last = rungs[0], rungs[-1]
+    # a repeat of the finals that failed does not make the network one that did
+    own = next((one for one in reversed(rungs) if not one.repeat), last)
     metrics = {name: value for one in rungs for name, value in _metrics(one, final_rung)}
     seconds = Metric(sum(one.seconds for one in rungs), last.rung, milliseconds(last))
     return TrialRun(
@@ -126,8 +128,8 @@ def _trial_run(rungs: Sequence[Result], final_rung: int, *, pareto: Metric) -> T
         name=f"trial {first.number}",
         start=milliseconds(first) - round(first.seconds * 1000),
         end=milliseconds(last),
-        complete=last.status == "complete",
-        tags=_tags(last, pareto="yes" if pareto.value else "no"),
+        complete=own.status == "complete",
+        tags=_tags(own, pareto="yes" if pareto.value else "no"),
         params={**dict(flatten(first.architecture.document())), "seed": str(first.seed)},
         metrics={**metrics, "seconds": seconds, "pareto": pareto},
     )
@@ -154,13 +156,13 @@ def _metrics(one: Result, final_rung: int) -> Iterator[tuple[str, Metric]]:
             yield name, Metric(value, one.rung, milliseconds(one))
 
 
-def _tags(last: Result, *, pareto: str) -> dict[str, str]:
-    cause = {"nasfuse.cause": last.cause} if last.cause else {}
+def _tags(one: Result, *, pareto: str) -> dict[str, str]:
+    cause = {"nasfuse.cause": one.cause} if one.cause else {}
     return {
-        "nasfuse.status": last.status,
-        "nasfuse.rung": str(last.rung),
-        "nasfuse.origin": last.origin,
-        "fusions": fusion_text(last.architecture),
+        "nasfuse.status": one.status,
+        "nasfuse.rung": str(one.rung),
+        "nasfuse.origin": one.origin,
+        "fusions": fusion_text(one.architecture),
         "pareto": pareto,
         **cause,
     }

@@ -16,6 +16,7 @@ from types import TracebackType
 from nasfuse.errors import hide_passwords
 from nasfuse.explaining import write_study_report
 from nasfuse.results import Result
+from nasfuse.searching.limits import last_limits
 from nasfuse.searching.logbook import log
 from nasfuse.searching.study import Settings, Study
 from nasfuse.summary import sentences, summarise
@@ -134,14 +135,14 @@ def show_all(study: Study, uri: str) -> int:
     _publish(tracker, study, results)
     complete = study.complete
     if complete is None:
-        complete = _seems_complete(settings, results, tracker.before)
+        complete = _seems_complete(study, results, tracker.before)
     tracker.close("FINISHED" if complete else "KILLED")
     return len(tracker.known)
 
 
-def _seems_complete(settings: Settings, results: list[Result], status: str) -> bool:
+def _seems_complete(study: Study, results: list[Result], status: str) -> bool:
     """Of a study that does not say how it ended, by its run's status and its results."""
-    wanted = settings.trials
+    wanted = last_limits(study).trials
     enough = wanted is not None and len({result.key for result in results}) >= wanted
     return {"FINISHED": True, "KILLED": False}.get(status, enough)
 

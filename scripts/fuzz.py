@@ -52,9 +52,10 @@ from nasfuse.references import load_architecture
 from nasfuse.results import Result, result_front
 from nasfuse.scaling import fit_to_budget
 from nasfuse.screens import front_document, print_trial
+from nasfuse.searching.limits import Limits
 from nasfuse.searching.proposing import Bounds, Proposer
 from nasfuse.searching.rungs import Ladder
-from nasfuse.searching.schedule import Limits, Progress, Schedule
+from nasfuse.searching.schedule import Progress, Schedule
 from nasfuse.searching.storage import storage_of
 from nasfuse.searching.study import Settings, Study
 from nasfuse.space import find_space, load_space, read_space

@@ -15,7 +15,7 @@ from nasfuse.errors import DataError, UsageError
 from nasfuse.planning import SearchOptions, continuation, limits_of, plan_search
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
-from nasfuse.searching.schedule import Limits
+from nasfuse.searching.limits import Limits
 from nasfuse.searching.study import Study, images_again
 
 MakeResult = Callable[..., Result]

@@ -20,7 +20,7 @@ from nasfuse.errors import SetupError, StorageError
 from nasfuse.results import Result
 from nasfuse.serving import serve
 from nasfuse.tracking import Tracker, TrackingError, local_uri, open_client, study_addresses
-from nasfuse.trial_runs import flatten
+from nasfuse.trial_runs import flatten, milliseconds, trial_runs
 
 BUDGET = 100_000_000
 MakeResult = Callable[..., Result]
@@ -149,6 +149,18 @@ def test_a_failure_and_its_second_try(open_tracker: Open, make_result: MakeResul
     run = trials(tracker)["trial 0"]
     assert run.info.status == "FINISHED"
     assert not run.data.tags.get("nasfuse.cause")
+
+
+def test_a_repeat_that_failed_is_no_failure_of_the_network(make_result: MakeResult) -> None:
+    full = make_result(3, key="a" * 12, rung=2, accuracy=0.7)
+    again = make_result(
+        3, key="a" * 12, rung=2, repeat=1, status="failed", accuracy=None, cause="no memory"
+    )
+    (trial,) = trial_runs([full, again], 2)
+    assert trial.complete
+    assert trial.tags["nasfuse.status"] == "complete"
+    assert "nasfuse.cause" not in trial.tags
+    assert trial.end == milliseconds(again)
 
 
 def test_a_deep_network_has_more_parameters_than_one_call_takes(

@@ -45,7 +45,7 @@ def explain(
     from nasfuse.fusion_words import document
     from nasfuse.planning import continuation
     from nasfuse.screens import make_console, print_json, print_unseen
-    from nasfuse.searching.schedule import Limits
+    from nasfuse.searching.limits import Limits
     from nasfuse.searching.study import find_study
     from nasfuse.terminal import decoding, parse_seconds
 

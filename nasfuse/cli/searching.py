@@ -169,7 +169,9 @@ def resume(
     ] = None,
     time_limit: Annotated[
         str | None,
-        typer.Option(help="Stop after this time, such as 30m.  [default: as first asked for]"),
+        typer.Option(
+            help="Stop after this time, such as 30m, counted anew.  [default: as last asked for]"
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Where the same images are now.")] = None,
     workers: Workers = None,
@@ -183,14 +185,14 @@ def resume(
     from nasfuse.api import resume as go_on
     from nasfuse.planning import continuation
     from nasfuse.screens import make_console, print_outcome
-    from nasfuse.searching.schedule import Limits
+    from nasfuse.searching.limits import Limits, last_limits
     from nasfuse.searching.study import find_study
     from nasfuse.terminal import decoding, parse_seconds, watching
 
     found = find_study(studies, study)
     limits, resources = continuation(
         found.settings,
-        limits=Limits(trials, parse_seconds(time_limit)),
+        limits=Limits(trials, parse_seconds(time_limit)) or last_limits(found),
         workers=workers,
         gpus_per_trial=gpus_per_trial,
         ray_address=ray_address,

@@ -18,12 +18,12 @@ from nasfuse.errors import BudgetError
 from nasfuse.finals import FINALISTS, REPEATS
 from nasfuse.memory import release_memory
 from nasfuse.network import build, cost
-from nasfuse.scaling import fit_to_budget
+from nasfuse.scaling import fit_to_budget, smallest
 from nasfuse.searching.extremes import reachable
+from nasfuse.searching.limits import Limits
 from nasfuse.searching.probing import Meter
 from nasfuse.searching.proposing import smallest_share
 from nasfuse.searching.rungs import Ladder
-from nasfuse.searching.schedule import Limits
 from nasfuse.searching.study import Settings
 from nasfuse.searching.worker import JUDGED
 from nasfuse.training import Training, evaluate, reserve_memory
@@ -31,6 +31,7 @@ from nasfuse.training import Training, evaluate, reserve_memory
 MEASURED = 4  # networks, of which the targets are evenly spaced as proposals' are
 BATCHES, REPLAYED = 2, 50  # whose time is taken: on a CPU, and on a GPU, where they are quick
 BYTES = 4  # of a parameter in a file
+BETWEEN = 0.1  # seconds of a worker that pass between two trials
 STUDY = 15_000_000  # bytes of a small study's report, databases and what MLflow has of it
 COPIES = 3  # of the parameters in a checkpoint: the weights, their momentum and their average
 
@@ -94,10 +95,10 @@ def disk_needed(settings: Settings, trials: int, workers: int) -> int:
 def _members(settings: Settings) -> Sequence[Architecture]:
     """A random member of the space at each share of the budget, or the smallest that it allows."""
     space = settings.search_space
-    smallest = smallest_share(settings.budget, settings.front_from)
+    least = smallest_share(settings.budget, settings.front_from)
     found: list[Architecture] = []
     for seed in range(100):
-        candidate, share = space.sample(seed), smallest ** (len(found) / (MEASURED - 1))
+        candidate, share = space.sample(seed), least ** (len(found) / (MEASURED - 1))
         try:
             fitted = fit_to_budget(
                 candidate.architecture, candidate.scaling, int(share * settings.budget)
@@ -107,7 +108,7 @@ def _members(settings: Settings) -> Sequence[Architecture]:
         found.append(fitted)
         if len(found) == MEASURED:
             break
-    return found
+    return found or [smallest(candidate.architecture, candidate.scaling)]
 
 
 def _measure(
@@ -144,6 +145,7 @@ def _seconds(passes: float, speeds: Sequence[Speed], size: tuple[int, int]) -> f
 def _extent(limits: Limits, workers: int, *, each: float, finals: float) -> tuple[int, float]:
     """Networks and seconds, whichever limit ends the search first."""
     by_trials = limits.trials or sys.maxsize
+    each += BETWEEN
     seconds = (by_trials * each + finals) / workers
     if limits.seconds is not None and limits.seconds < seconds:
         return max(1, min(by_trials, int(0.8 * limits.seconds * workers / each))), limits.seconds

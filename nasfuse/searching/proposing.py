@@ -30,7 +30,7 @@ from nasfuse.space import SearchSpace
 # asked for, so that the front has cheap networks as well; 6 doublings.
 SMALLEST_SHARE = 1 / 64
 SHARE = "share"
-MAX_DUPLICATES = 100
+MAX_DUPLICATES, MAX_MISFITS = 100, 1000  # in a row, before a proposer gives up
 LOST = 1000  # numbers that may be in neither the storage nor the results: far more than ran at once
 
 
@@ -81,6 +81,7 @@ class Proposer:
         bounds: Bounds = UNBOUND,
     ) -> None:
         self.space, self.budget, self.sampler = space, budget, sampler
+        self.gave_up: str | None = None
         self.max_params = bounds.max_params
         self.smallest = smallest_share(budget, bounds.front_from)
         self.kept = storage.open()
@@ -88,7 +89,6 @@ class Proposer:
         proposed = [trial for trial in stored if "key" in trial.user_attrs]
         with self.kept.place.using():  # which knows what to say of one without an origin
             known = {trial.user_attrs["origin"] for trial in proposed}
-        # a resumed search must not draw the same numbers again
         asked = make_sampler(sampler, domain(space, budget, self.smallest), seed + len(stored))
         self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
         told = [trial for trial in proposed if trial.params]
@@ -140,14 +140,23 @@ class Proposer:
         return len(self.seen)
 
     def propose(self) -> Proposal | None:
-        """A new network within the budget; None when the space seems to have no more."""
-        for _ in range(MAX_DUPLICATES):
+        """A new network within the budget; None where none was found, and `gave_up` says why."""
+        misfits = duplicates = 0
+        while misfits < MAX_MISFITS and duplicates < MAX_DUPLICATES:
             trial = self._live.ask()
             share = trial.suggest_float(SHARE, self.smallest, 1.0, log=True)
             architecture = self._fit(trial, share)
-            if architecture is not None and architecture.key not in self.seen:
+            if architecture is None:
+                misfits += 1
+            elif architecture.key in self.seen:
+                duplicates += 1
+            else:
                 return self._record(trial, architecture)
             self._live.tell(trial, state=TrialState.FAIL)  # a value that no sampler counts
+        self.gave_up = (
+            f"no new network was found: of {misfits + duplicates:,} proposals {misfits:,} did not "
+            f"fit and {duplicates:,} had come before"
+        )
         return None
 
     def _record(self, trial: optuna.Trial, architecture: Architecture) -> Proposal:

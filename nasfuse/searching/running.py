@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from nasfuse.costs import show_macs
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
-from nasfuse.errors import NasfuseError, SearchError, StorageError
+from nasfuse.errors import BudgetError, NasfuseError, SearchError, StorageError
+from nasfuse.files import write_bytes
+from nasfuse.results import MAX_FAILURES_IN_A_ROW, Result, failed_throughout
 from nasfuse.searching import cluster
 from nasfuse.searching.admission import listening_line, own_listeners
+from nasfuse.searching.extremes import reachable
+from nasfuse.searching.limits import Limits
 from nasfuse.searching.logbook import log
 from nasfuse.searching.proposing import Bounds, Proposer
-from nasfuse.searching.schedule import (
-    MAX_FAILURES_IN_A_ROW,
-    Limits,
-    Listener,
-    Progress,
-    Schedule,
-    Work,
-)
+from nasfuse.searching.schedule import Listener, Progress, Schedule, Work
 from nasfuse.searching.storage import storage_of
-from nasfuse.searching.study import Study
+from nasfuse.searching.study import Settings, Study
 from nasfuse.searching.swapping import FixedJobs, swaps_of
 from nasfuse.searching.worker import Job, Task
 from nasfuse.stopping import stop_at_once
@@ -46,13 +45,13 @@ def run_search(
         StorageError: a result could not be recorded; nothing more was started then.
     """
     settings = study.settings
-    progress = Progress(study, limits, study.recover())
+    progress = Progress(study, limits, _results_so_far(study))
     proposer = Proposer(
         storage_of(study),
         settings.search_space,
         budget=settings.budget,
         sampler=settings.sampler,
-        seed=settings.seed,
+        seed=settings.seed + len(progress.results),  # none of its numbers is drawn again
         bounds=Bounds(settings.max_params, settings.front_from),
     )
     proposer.catch_up(progress.results)
@@ -64,6 +63,8 @@ def run_search(
     if not progress.broken:
         proposer.keep()
     _raise_what_ended(progress, again=f"nasfuse resume {shlex.quote(str(study.folder))}")
+    if proposer.gave_up and not proposer.proposed:
+        raise _hardly_any(settings, proposer.gave_up)
     return progress
 
 
@@ -83,7 +84,7 @@ def run_swaps(
     """
     swaps = swaps_of(study)
     (swaps.folder / "trials").mkdir(parents=True, exist_ok=True)
-    progress = Progress(swaps, limits, swaps.recover(), part_of=study)
+    progress = Progress(swaps, limits, _results_so_far(swaps), part_of=study)
     if FixedJobs(progress, jobs, workers=1).finished:
         return progress
 
@@ -93,6 +94,37 @@ def run_swaps(
     _run_jobs(progress, dataset, plan, resources=resources, listen=listen, paired=True)
     _raise_what_ended(progress, again="give the same `nasfuse explain` again")
     return progress
+
+
+def _hardly_any(settings: Settings, why: str) -> BudgetError:
+    """Of limits that some network meets, and so few that none was found."""
+    costs = sorted(reachable(settings.search_space).smallest)
+    enough = costs[len(costs) // 4]
+    return BudgetError(
+        f"hardly any network of the space '{settings.space_name}' is within these limits",
+        where=f"--budget {show_macs(settings.budget)}",
+        why=f"{why}; a quarter of the space can be scaled down to {show_macs(enough)} MACs",
+        fix=f"--budget {math.ceil(enough / 1e5) / 10:g}MFLOPs"
+        + ("   and more --max-params" if settings.max_params else ""),
+        needed=enough,
+    )
+
+
+def _results_so_far(study: Study) -> list[Result]:
+    """What was kept, less the failures of a run that ended for nothing but failed.
+
+    It was not the networks' fault, so they are trained again.
+    """
+    results = study.recover()
+    failures = failed_throughout(results)
+    if not failures:
+        return results
+    path = study.folder / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    write_bytes(path, b"".join(lines[: -len(failures)]))
+    for one in failures:
+        (study.trial(one.key) / f"{one.step.stem}.json").unlink(missing_ok=True)
+    return results[: -len(failures)]
 
 
 def _run_jobs(

@@ -8,27 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nasfuse.finals import REPEATS, finalists
-from nasfuse.results import Result
+from nasfuse.finals import FINALISTS, REPEATS, finalists
+from nasfuse.names import SAMPLERS
+from nasfuse.results import Result, failed_throughout
+from nasfuse.searching.limits import Limits
 from nasfuse.searching.promise import promise
 from nasfuse.searching.proposing import Proposer
 from nasfuse.searching.rungs import Ladder
 from nasfuse.searching.study import Study
 from nasfuse.searching.worker import Job
 
-MAX_FAILURES_IN_A_ROW = 8
 OVERTIME = 1.1  # running jobs may finish after the time limit, up to this share of it
 FINAL_SHARE = 0.2  # of the time limit at least, in which nothing new is proposed
 LONGEST_END = 0.5  # of the time limit at most: short searches are for trying networks as well
 FINALS_SHARE = 0.3  # of the time limit at most, for training the finalists again
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a search ends: after so many networks, or so many seconds; None is no limit."""
-
-    trials: int | None
-    seconds: float | None
 
 
 @dataclass
@@ -68,8 +61,7 @@ class Progress:
     @property
     def failing(self) -> bool:
         """Whether so many jobs of this run failed in a row that it cannot be the networks."""
-        recent = self.results[max(self.before, len(self.results) - MAX_FAILURES_IN_A_ROW) :]
-        return len(recent) == MAX_FAILURES_IN_A_ROW and all(r.broke for r in recent)
+        return bool(failed_throughout(self.results[self.before :]))
 
     @property
     def room(self) -> float:
@@ -110,6 +102,7 @@ class Schedule:
         self.ladder = Ladder(settings.recipe, budget=settings.budget)
         done = {result.step: result for result in progress.results}
         self.waiting: list[Job] = []
+        self._untold: list[Result] = []
         for proposal in proposer.unfinished():
             job = Job(proposal.number, proposal.origin, 0, proposal.architecture)
             if result := done.get(job.step):  # recorded, but killed before Optuna was told
@@ -117,7 +110,6 @@ class Schedule:
             else:
                 self.waiting.append(job)
         self.started = set(done) | {job.step for job in self.waiting}
-        self.exhausted = False
 
     def next(self) -> Job | None:
         """The next job; None when there is none, for now or for good."""
@@ -142,9 +134,17 @@ class Schedule:
         self.proposer.keep()
 
     def take(self, result: Result) -> None:
-        """Tell the sampler of a first rung, which every network reaches: the values compare."""
+        """Tell the sampler of a first rung, which every network reaches: the values compare.
+
+        Of failures once something has succeeded after them. If nothing does, it was not the
+        networks' fault, and a resumed search is to try them as if they had not been trained.
+        """
         if result.rung == 0:
-            self._tell(result.number, result)
+            self._untold.append(result)
+        if not result.broke:
+            for one in self._untold:
+                self._tell(one.number, one)
+            self._untold.clear()
 
     def _tell(self, number: int, result: Result) -> None:
         found = None if result.accuracy is None else promise(result, self.ladder.recipe)
@@ -158,8 +158,10 @@ class Schedule:
         """
         if self._wants_more():
             return self._jobs(self._due(0))
-        if ahead := self._jobs(self._due(1)) or self._finals():
+        if ahead := self._jobs(self._due(1)):
             return ahead
+        if again := self._finals():
+            return [job for job in again if job.key in self._sure]
         if self.progress.limits.seconds is None:
             return []
         return self._jobs(self.ladder.following(self.progress.results, self.started))
@@ -198,10 +200,24 @@ class Schedule:
         ]
         return [job for job in jobs if job.step not in self.started]
 
+    @property
+    def _sure(self) -> set[str]:
+        """Who stays a finalist whatever comes of the networks that are on their way to the top.
+
+        Each of those can take one place: who is trained again and then displaced was trained in
+        vain, and one network more to compare widens all intervals.
+        """
+        coming = [job for job, *_ in self.progress.running.values() if not job.repeat]
+        found = finalists(self.progress.results, self.ladder.recipe.top)
+        sure = found[: max(0, FINALISTS - len(coming))]
+        if all(job.origin in SAMPLERS for job in coming):
+            sure += [result for result in found if result.is_reference][:1]
+        return {result.key for result in sure}
+
     def _propose(self) -> Job | None:
         proposal = self.proposer.propose()
         if proposal is None:
-            self.exhausted = True
+            self.progress.notices.append(self.proposer.gave_up or "")
             return None
         return self._start(Job(proposal.number, proposal.origin, 0, proposal.architecture))
 
@@ -216,7 +232,7 @@ class Schedule:
         for the finals.
         """
         limits, left = self.progress.limits, self.progress.left
-        if self.exhausted or (
+        if self.proposer.gave_up or (
             limits.trials is not None and self.proposer.proposed >= limits.trials
         ):
             return False

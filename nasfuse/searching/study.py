@@ -30,7 +30,13 @@ from nasfuse.names import is_study_name, nearest
 from nasfuse.names import study_names as study_names
 from nasfuse.ranges import Count, Seed, Size, first_mistake
 from nasfuse.recipe import Recipe
-from nasfuse.results import Objective, Result, append_result, parse_result, read_results
+from nasfuse.results import (
+    Objective,
+    Result,
+    append_result,
+    parse_result,
+    read_results,
+)
 from nasfuse.searching.locking import holding
 from nasfuse.space import SearchSpace, parse_space
 
@@ -297,8 +303,8 @@ class Study:
             return StorageError(
                 f"study '{self.folder.name}' is in use",
                 where=str(self.folder),
-                why=f"process {holder} is searching in it",
-                fix=f"nasfuse stop {shlex.quote(self.folder.name)}",
+                why=f"process {holder} holds it",
+                fix=f"nasfuse stop {shlex.quote(str(self.folder))}   or wait until it has ended",
             )
 
         with holding(self.folder, "study", refuse):

@@ -11,7 +11,7 @@ from nasfuse.api import tracking_uri
 from nasfuse.errors import UsageError
 from nasfuse.planning import continuation
 from nasfuse.searching.addresses import NAMED, remember, require_named
-from nasfuse.searching.schedule import Limits
+from nasfuse.searching.limits import Limits
 from nasfuse.searching.storage import storage_of
 from nasfuse.searching.study import Settings, Study
 

@@ -14,6 +14,7 @@ from nasfuse.data.batches import Images
 from nasfuse.data.dataset import Dataset
 from nasfuse.recipe import Recipe
 from nasfuse.searching import forecast
+from nasfuse.searching.extremes import reachable
 from nasfuse.searching.study import Settings
 from nasfuse.training import Training
 
@@ -57,3 +58,10 @@ def test_steps_before_the_clock_and_by_it(
     assert speed.train > 0
     assert done == expected
     assert bool(released) == (device == "cuda"), "where a network before would leave its graph"
+
+
+def test_a_budget_that_hardly_any_network_meets_can_be_forecast(
+    make_settings: Callable[..., Settings],
+) -> None:
+    least = reachable(make_settings().search_space).least
+    assert forecast.disk_needed(make_settings(budget=least), trials=1, workers=1) > 0

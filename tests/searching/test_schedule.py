@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from nasfuse.finals import verdict
+from nasfuse.finals import finalists, verdict
 from nasfuse.recipe import Recipe
-from nasfuse.results import Result
+from nasfuse.results import MAX_FAILURES_IN_A_ROW, Result
+from nasfuse.searching.limits import Limits
 from nasfuse.searching.promise import promise
 from nasfuse.searching.proposing import Proposer
-from nasfuse.searching.schedule import MAX_FAILURES_IN_A_ROW, Limits, Progress, Schedule
+from nasfuse.searching.running import _results_so_far
+from nasfuse.searching.schedule import Progress, Schedule
 from nasfuse.searching.storage import Storage
 from nasfuse.searching.study import Settings, Study
 from nasfuse.searching.worker import Job
@@ -197,6 +199,63 @@ def test_a_resumed_search_does_not_count_failures_of_the_one_before(
     assert not second.progress.failing
 
 
+def test_what_failed_for_no_fault_of_its_own_is_tried_again(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    """Eight failures end a search; with the cause mended, the same networks come first."""
+    first = schedule(tmp_path, Limits(20, None))
+    failed = []
+    while not first.progress.failing:
+        job = first.next()
+        assert job is not None
+        result = make_result(
+            job.number,
+            key=job.key,
+            origin=job.origin,
+            architecture=job.architecture,
+            status="failed",
+            accuracy=None,
+            cause="no memory",
+        )
+        file = first.progress.study.trial(job.key) / "rung0.json"
+        file.parent.mkdir()
+        file.write_text(result.model_dump_json(exclude_none=True))
+        first.progress.study.record(result)
+        first.progress.results.append(result)
+        first.take(result)
+        failed.append(job)
+    first.keep()
+    assert len(_results_so_far(first.progress.study)) == 0
+    second = schedule(tmp_path, Limits(20, None))
+    assert [second.next() for _ in failed] == failed
+    assert any(job.origin == "all-add" for job in failed)
+
+
+def test_failures_are_told_once_something_has_succeeded(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    planned = schedule(tmp_path, Limits(20, None))
+    jobs = [planned.next(), planned.next()]
+    for job, changes in zip(jobs, ({"status": "failed", "accuracy": None}, {}), strict=True):
+        assert job is not None
+        states = [trial.state.name for trial in planned.proposer.kept.all()]
+        assert states == ["RUNNING", "RUNNING"]
+        changes = {"cause": "a", **changes} if changes else {}
+        planned.take(make_result(job.number, key=job.key, architecture=job.architecture, **changes))
+    assert [t.state.name for t in planned.proposer.kept.all()] == ["FAIL", "COMPLETE"]
+
+
+def test_a_search_says_why_it_tries_no_more(tmp_path: Path, make_result: MakeResult) -> None:
+    planned = schedule(tmp_path, Limits(20, None))
+    run(planned, make_result, jobs=3)
+    planned.proposer.budget = 1
+    assert planned.next() is None
+    assert any(job.repeat for job in run(planned, make_result)), "what was tried has its finals"
+    assert planned.finished
+    assert planned.progress.notices == [planned.proposer.gave_up]
+    assert "1,000 did not fit" in planned.progress.notices[0]
+
+
 def test_the_best_hand_made_network_gets_a_full_training(
     tmp_path: Path, make_result: MakeResult
 ) -> None:
@@ -217,6 +276,39 @@ def test_finalists_are_trained_again_at_the_end(tmp_path: Path, make_result: Mak
     assert {job.key for job in again} <= full
     assert {job.repeat for job in again} == {1, 2, 3}
     assert verdict(planned.progress.results, 2, images=1000) is not None
+    assert planned.finished
+
+
+def side_by_side(planned: Schedule, make_result: MakeResult, workers: int) -> list[Job]:
+    """As `run`, with several workers: what costs more takes longer."""
+    running, now = planned.progress.running, 0
+    done: list[Job] = []
+    ends: list[tuple[int, Job]] = []
+    while True:
+        while len(running) < workers and (job := planned.next()):
+            running[str(len(done) + len(running))] = (job, 0, 0.0)
+            longer = 2000 - job.number  # the best of all are the last to reach the top
+            ends.append((now + longer * (10 if job.rung else 1), job))
+        if not ends:
+            return done
+        ends.sort(key=lambda end: end[0])
+        now, job = ends.pop(0)
+        del running[next(name for name, (other, *_) in running.items() if other is job)]
+        finish(planned, job, make_result)
+        done.append(job)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8, 16])
+def test_nobody_is_trained_again_who_may_be_displaced(
+    tmp_path: Path, make_result: MakeResult, workers: int
+) -> None:
+    """Who goes up last is the best: finals that begin before would be in vain."""
+    planned = schedule(tmp_path, Limits(24, None))
+    done = side_by_side(planned, make_result, workers)
+    top = planned.ladder.recipe.top
+    assert {j.key for j in done if j.repeat} == {
+        result.key for result in finalists(planned.progress.results, top)
+    }
     assert planned.finished
 
 

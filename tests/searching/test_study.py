@@ -14,7 +14,7 @@ from nasfuse.api import resume
 from nasfuse.errors import StorageError, UsageError
 from nasfuse.results import Result
 from nasfuse.searching.cluster import Resources
-from nasfuse.searching.schedule import Limits
+from nasfuse.searching.limits import Limits, keep_limits, last_limits
 from nasfuse.searching.study import FORMAT, Settings, Study, find_study, free_name, study_names
 
 MakeResult = Callable[..., Result]
@@ -218,3 +218,14 @@ def test_studies_are_found_by_name_or_by_last_use(
 def test_names_are_numbered(tmp_path: Path, make_settings: MakeSettings) -> None:
     Study.create(tmp_path / "sample-1", make_settings())
     assert free_name(tmp_path, "sample") == "sample-2"
+
+
+def test_the_limits_of_the_last_run_hold(tmp_path: Path, make_settings: MakeSettings) -> None:
+    study = Study.create(tmp_path / "a", make_settings(trials=20))
+    assert last_limits(study) == Limits(20, None)
+    keep_limits(study, Limits(40, 60.0))
+    assert last_limits(Study.open(study.folder)) == Limits(40, 60.0)
+    (study.folder / "limits.json").write_text('{"trials": -1, "seconds": null}')
+    with pytest.raises(StorageError, match="limits") as damaged:
+        last_limits(study)
+    assert "trials" in damaged.value.why

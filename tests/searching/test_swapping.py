@@ -15,7 +15,8 @@ from nasfuse.data.dataset import Dataset
 from nasfuse.network import cost
 from nasfuse.recipe import Recipe, Rung
 from nasfuse.results import Result
-from nasfuse.searching.schedule import Limits, Progress
+from nasfuse.searching.limits import Limits
+from nasfuse.searching.schedule import Progress
 from nasfuse.searching.study import Study
 from nasfuse.searching.swapping import FixedJobs, swap_jobs, swaps_of
 from nasfuse.searching.tuning import StudyStopper
