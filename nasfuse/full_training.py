@@ -71,11 +71,12 @@ Listener = Callable[[Moment], None]
 
 @dataclass(frozen=True)
 class FullTraining:
-    """A training that was planned: its settings, its images and its folder."""
+    """A training that was planned: its settings, its images, its folder, and about its seconds."""
 
     settings: TrainingSettings
     dataset: Dataset
     folder: Path
+    expected: float | None = None
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from nasfuse.commands import next_commands, sync_command
 from nasfuse.costs import show_macs
 from nasfuse.errors import visible
 from nasfuse.files import free_space
+from nasfuse.finals import FINALISTS, REPEATS, verdict
 from nasfuse.plan import Layer
 from nasfuse.results import Result
+from nasfuse.searching.schedule import FINALS_SHARE
 from nasfuse.searching.sharing import mps_text
 from nasfuse.searching.study import Study
 from nasfuse.summary import conclusion, fusion_stages, summarise
@@ -102,12 +105,26 @@ def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
         f"{foreseen.fitting:.0%} of the space fits the budget",
         f"time    about {clock(foreseen.seconds)} for {foreseen.trials} networks and the finals; "
         f"{clock(foreseen.full)} for a full training at the whole budget (measured)",
+        *_too_short(plan, foreseen),
         f"memory  about {foreseen.memory / 2**30:.1f} GB a worker",
         f"disk    about {foreseen.disk / 1e6:.0f} MB in {plan.folder}, where "
         f"{free_space(plan.folder) / 1e6:,.0f} MB are free",
     ]
     for line in lines:
         tell(console, line, indent=8)
+
+
+def _too_short(plan: Plan, foreseen: Forecast) -> list[str]:
+    """That the time is too short for finals of networks of the whole budget, and what would do."""
+    limit, workers = plan.limits.seconds, plan.resources.workers or 1
+    finals = (FINALISTS + 1) * REPEATS * foreseen.full / workers
+    if limit is None or finals <= FINALS_SHARE * limit:
+        return []
+    return [
+        f"        the finals of networks of the whole budget take {clock(finals)}, which is more "
+        f"than the {FINALS_SHARE:.0%} of the time that is kept for them: smaller ones get them, or "
+        f"none; --time-limit {math.ceil(finals / FINALS_SHARE / 60)}m would do"
+    ]
 
 
 def print_trial(console: Console, study: Study, result: Result) -> None:
@@ -125,9 +142,21 @@ def print_trial(console: Console, study: Study, result: Result) -> None:
         lines.append(f"memory    half the batch, {result.batch}, after {result.retry}")
     if result.latency is not None:
         lines.append(f"latency   {result.latency:.2f} ms for one image")
+    lines += _finals_lines(study, result)
     for line in [*lines, *_stage_lines(result.architecture)]:
         tell(console, line, indent=10)
     say(console, f"files     {study.trial(result.key)}")
+
+
+def _finals_lines(study: Study, result: Result) -> list[str]:
+    """What its trainings in the finals reached, which had no part in choosing it."""
+    settings = study.settings
+    found = verdict(study.results, settings.recipe.top, images=settings.validation)
+    return [
+        f"finals    {one.mean:.4f}, the mean of {len(one.accuracies)} further trainings"
+        for one in (found.finalists if found else ())
+        if one.result.key == result.key
+    ]
 
 
 def _stage_lines(architecture: Architecture) -> list[str]:

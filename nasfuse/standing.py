@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from nasfuse.choosing import choose
 from nasfuse.costs import show_macs
 from nasfuse.results import Result, result_front
+from nasfuse.searching.limits import last_limits
 from nasfuse.searching.study import Study
 from nasfuse.summary import fusion_text
 from nasfuse.terminal import clock, rung_lines
@@ -41,6 +43,11 @@ class Standing:
         return len({one.key for one in self.results})
 
     @property
+    def wanted(self) -> int | None:
+        """How many networks the last run was to have tried, where it was asked so."""
+        return last_limits(self.study).trials
+
+    @property
     def seconds(self) -> float:
         """Of training, by all workers together."""
         return sum(one.seconds for one in self.results)
@@ -66,6 +73,7 @@ def stand(study: Study) -> Standing:
 def stand_document(found: Standing) -> dict[str, Any]:
     """The same for programs."""
     settings, front = found.study.settings, found.front
+    best = choose(found.study, "best") if front else None
     return {
         "schema_version": 1,
         "study": settings.name,
@@ -74,11 +82,11 @@ def stand_document(found: Standing) -> dict[str, Any]:
         "process": found.process,
         "budget_macs": settings.budget,
         "networks": found.networks,
-        "networks_wanted": settings.trials,
+        "networks_wanted": found.wanted,
         "rungs": {str(rung): dict(counts) for rung, counts in found.counts.items()},
         "front": len(front),
-        "best_accuracy": front[-1].accuracy if front else None,
-        "best_trial": front[-1].number if front else None,
+        "best_accuracy": best.accuracy if best else None,
+        "best_trial": best.number if best else None,
         "training_seconds": round(found.seconds, 1),
         "seconds_since_result": found.silence,
         "last_failure": found.failure,
@@ -89,7 +97,7 @@ def stand_lines(found: Standing) -> list[str]:
     """The same for people."""
     settings, silence = found.study.settings, found.silence
     running = f"running, process {found.process}" if found.process else "no search runs in it"
-    wanted = f" of {settings.trials}" if settings.trials else ""
+    wanted = f" of {found.wanted}" if found.wanted else ""
     lines = [
         f"study    {settings.name}: {running}",
         f"asked    {show_macs(settings.budget)} MACs, space {settings.space_name}, "
@@ -98,12 +106,17 @@ def stand_lines(found: Standing) -> list[str]:
     ]
     lines += [line.replace("  ", "   ", 1) for line in rung_lines(found.results)]
     if front := found.front:
-        best = front[-1]
+        best, most = choose(found.study, "best"), front[-1]
         top = "" if best.rung == settings.recipe.top else f", on rung {best.rung}"
         lines.append(
             f"best     {best.point.accuracy:.4f}{top}: trial {best.number}, "
             f"{show_macs(best.macs)} MACs, {fusion_text(best.architecture)}"
         )
+        if most.key != best.key:
+            lines.append(
+                f"         {most.point.accuracy:.4f}: trial {most.number}, the most accurate in a "
+                "single training"
+            )
         lines.append(f"front    {len(front)} network{'s' * (len(front) > 1)}")
     if silence is not None:
         lines.append(f"last     result {clock(silence)} ago")

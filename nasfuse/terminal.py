@@ -108,7 +108,8 @@ def plan_lines(settings: Settings, progress_words: str, *, size: int, train: int
     return [
         f"study   {settings.name}",
         f"data    {settings.data}: {train:,} training images, {len(settings.classes)} classes",
-        f"space   {settings.space_name}: about {size:.0e} networks before scaling",
+        f"space   {settings.space_name}: about {size:.0e} networks before scaling, which begin at "
+        f"{settings.search_space.resolution} pixels a side",
         f"budget  {budget_text(settings)} MACs an image (the FLOPs of mobile networks)",
         f"rungs   {rungs} images",
         f"limits  {progress_words}",
@@ -130,14 +131,17 @@ def rung_text(rung: Rung) -> str:
 
 
 def _done(progress: Progress) -> float | None:
-    """The share of the search that is behind it, by time or by trials; None without limits."""
-    limits = progress.limits
+    """The share of the search that is behind it, by time or by trials; None where nobody knows.
+
+    As when all networks were tried and the best go to the top, which has no limit of its own.
+    """
+    limits, tried = progress.limits, len({r.key for r in progress.results})
     shares = []
     if limits.seconds:
-        shares.append(progress.seconds / limits.seconds)
-    if limits.trials:
-        shares.append(len({r.key for r in progress.results}) / limits.trials)
-    return min(1.0, max(shares)) if shares else None
+        shares.append(min(1.0, progress.seconds / limits.seconds))
+    if limits.trials and tried < limits.trials:
+        shares.append(tried / limits.trials)
+    return max(shares, default=None)
 
 
 def status_line(progress: Progress) -> str:

@@ -119,10 +119,20 @@ def plan_training(options: TrainOptions) -> tuple[FullTraining, Study | None]:
         all_data=options.all_data,
     )
     check_fits(settings, dataset)
-    planned = FullTraining(settings, dataset, _folder(options, choice.study, settings))
+    folder = _folder(options, choice.study, settings)
+    planned = FullTraining(settings, dataset, folder, _expected(options, choice, settings))
     if not planned.finished:  # now, and not when all seeds are trained
         require_test(source.data, dataset, side=source.side, skip_bad=source.skip_bad)
     return planned, choice.study
+
+
+def _expected(options: TrainOptions, choice: Choice, settings: TrainingSettings) -> float | None:
+    """About the seconds, by how long the search trained the network on the same images."""
+    if choice.study is None or choice.result is None or options.data or options.recipe:
+        return None
+    before = choice.result
+    passes = choice.study.settings.recipe.work(before.rung)
+    return before.seconds / passes * settings.epochs * settings.seeds
 
 
 def _check(options: TrainOptions) -> None:

@@ -74,11 +74,13 @@ def _announce(console: Console, planned: FullTraining) -> None:
         if settings.all_data
         else f"{settings.train:,} training images, {settings.validation:,} for validation"
     )
+    time = "" if planned.expected is None else f", about {clock(planned.expected)}"
     for line in (
         f"network  {settings.architecture.key}{origin}: {show_macs(price.macs)} MACs, "
         f"{price.params:,} parameters",
         f"data     {settings.data}: {images}",
-        f"plan     {settings.epochs} epochs, {settings.seeds} seeds, on {planned.device.type}",
+        f"plan     {settings.epochs} epochs, {settings.seeds} seeds, on {planned.device.type}"
+        f"{time}",
         f"folder   {planned.folder}",
     ):
         say(console, line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from nasfuse.data.decoded import decoded
 from nasfuse.data.decoding import BATCH, PROGRESS
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
-from nasfuse.searching.schedule import Limits, Progress
+from nasfuse.searching.limits import Limits
+from nasfuse.searching.schedule import Progress
 from nasfuse.searching.worker import Job
 from nasfuse.terminal import (
     STOPPING,
+    _done,
     decoding,
     front_table,
     rung_lines,
@@ -73,6 +76,12 @@ def test_a_terminal_shows_rungs_the_best_and_what_runs(progress: Progress) -> No
     assert STOPPING not in screen
     progress.stopping = "SIGINT"
     assert STOPPING in shown(progress)
+
+
+def test_no_bar_where_nobody_knows_how_much_is_left(progress: Progress) -> None:
+    tried = len({result.key for result in progress.results})
+    assert _done(replace(progress, limits=Limits(2 * tried, None))) == 0.5
+    assert _done(replace(progress, limits=Limits(tried, None))) is None
 
 
 def test_a_narrow_terminal_is_not_overrun(progress: Progress) -> None:

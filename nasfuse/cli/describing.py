@@ -91,5 +91,6 @@ def spaces(
     else:
         for known in space_names():
             space = load_space(known)
-            print(f"{known:<12} about {space.size:.0e} networks; {', '.join(space.fusions)}")
+            text = f"about {space.size:.0e} networks from {space.resolution} pixels a side"
+            print(f"{known:<12} {text}; {', '.join(space.fusions)}")
         print(f"published networks, for nasfuse cost: {', '.join(reference_names())}")
