@@ -100,12 +100,14 @@ def print_plan(console: Console, plan: Plan) -> None:
 def print_forecast(console: Console, plan: Plan, foreseen: Forecast) -> None:
     """What the search will take; measured just now, so it holds for a machine as busy as now."""
     least, most = show_macs(foreseen.least), show_macs(foreseen.most)
+    short = _too_short(plan, foreseen)
+    finals = "" if short else " and the finals"
     lines = [
         f"costs   the cheapest network found needs {least} MACs, the dearest {most}; "
         f"{foreseen.fitting:.0%} of the space fits the budget",
-        f"time    about {clock(foreseen.seconds)} for {foreseen.trials} networks and the finals; "
+        f"time    about {clock(foreseen.seconds)} for {foreseen.trials} networks{finals}; "
         f"{clock(foreseen.full)} for a full training at the whole budget (measured)",
-        *_too_short(plan, foreseen),
+        *short,
         f"memory  about {foreseen.memory / 2**30:.1f} GB a worker",
         f"disk    about {foreseen.disk / 1e6:.0f} MB in {plan.folder}, where "
         f"{free_space(plan.folder) / 1e6:,.0f} MB are free",
@@ -120,10 +122,12 @@ def _too_short(plan: Plan, foreseen: Forecast) -> list[str]:
     finals = (FINALISTS + 1) * REPEATS * foreseen.full / workers
     if limit is None or finals <= FINALS_SHARE * limit:
         return []
+    minutes = math.ceil(finals / FINALS_SHARE / 60)
+    enough = f"{minutes}m" if minutes < 60 else f"{math.ceil(minutes / 60)}h"
     return [
-        f"        the finals of networks of the whole budget take {clock(finals)}, which is more "
-        f"than the {FINALS_SHARE:.0%} of the time that is kept for them: smaller ones get them, or "
-        f"none; --time-limit {math.ceil(finals / FINALS_SHARE / 60)}m would do"
+        f"        finals of networks of the whole budget take {clock(finals)}, more than the "
+        f"{FINALS_SHARE:.0%} of the time that is kept for them: smaller networks get them, or none; "
+        f"--time-limit {enough} would do"
     ]
 
 

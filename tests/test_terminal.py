@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from nasfuse.data.decoded import decoded
 from nasfuse.data.decoding import BATCH, PROGRESS
 from nasfuse.recipe import Recipe
 from nasfuse.results import Result
+from nasfuse.screens import print_forecast
+from nasfuse.searching.forecast import Forecast
 from nasfuse.searching.limits import Limits
 from nasfuse.searching.schedule import Progress
 from nasfuse.searching.worker import Job
@@ -222,3 +225,17 @@ def test_a_front_of_which_not_all_latencies_are_known(make_result: MakeResult) -
     assert "latency" in header
     assert "2.50 ms" in timed
     assert "ms" not in other
+
+
+@pytest.mark.parametrize(("limit", "promised"), [(100.0, False), (1000.0, True), (None, True)])
+def test_no_finals_are_promised_for_which_the_time_is_too_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], limit: float | None, promised: bool
+) -> None:
+    """Twelve trainings of ten seconds by two workers, where 30 % of the time is for finals."""
+    foreseen = Forecast(1, 2, 0.5, 10, 50.0, full=10.0, memory=1, disk=1)
+    resources = SimpleNamespace(workers=2)
+    plan: Any = SimpleNamespace(limits=Limits(None, limit), resources=resources, folder=tmp_path)
+    print_forecast(Console(width=300), plan, foreseen)
+    said = capsys.readouterr().out
+    assert ("networks and the finals" in said) == promised
+    assert ("--time-limit 4m would do" in said) != promised
