@@ -126,8 +126,8 @@ def _too_short(plan: Plan, foreseen: Forecast) -> list[str]:
     enough = f"{minutes}m" if minutes < 60 else f"{math.ceil(minutes / 60)}h"
     return [
         f"        finals of networks of the whole budget take {clock(finals)}, more than the "
-        f"{FINALS_SHARE:.0%} of the time that is kept for them: smaller networks get them, or none; "
-        f"--time-limit {enough} would do"
+        f"{FINALS_SHARE:.0%} of the time that is kept for them: smaller ones get them, or none. "
+        f"Enough would be --time-limit {enough}"
     ]
 
 

@@ -238,4 +238,4 @@ def test_no_finals_are_promised_for_which_the_time_is_too_short(
     print_forecast(Console(width=300), plan, foreseen)
     said = capsys.readouterr().out
     assert ("networks and the finals" in said) == promised
-    assert ("--time-limit 4m would do" in said) != promised
+    assert ("--time-limit 4m" in said) != promised
