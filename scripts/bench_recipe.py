@@ -1,14 +1,16 @@
 """Accuracy per compute: what the recipe reaches on Fashion-MNIST after some CPU-seconds.
 
     python scripts/bench_recipe.py [--seconds 10,20,40,80] [--seeds 5] [--macs 3.5M]
-        [--recipe FILE] [--data fashion-mnist] [--split test|validation] [--reach 93.5] [--json]
+        [--network all-add] [--recipe FILE] [--data fashion-mnist] [--split test|validation]
+        [--reach 93.5] [--json]
 
-One residual network, one thread. For each number of seconds a training of that length is planned
-from the measured speed, with its own complete schedule, and run with every seed; the weights at its
-end are judged. Only `--split test` reads the test images, at the end of each run, and nothing was
-chosen by them: settings were compared on `--split validation`. With `--reach` trainings become
-longer, by the square root of two at a time, until the median has that percentage. Prints medians,
-and the CPU-seconds that the trainings really took, with starting and judging.
+One hand-made network of the default space, scaled to so many MACs, and one thread. For each number
+of seconds a training of that length is planned from the measured speed, with its own complete
+schedule, and run with every seed; the weights at its end are judged. Only `--split test` reads the
+test images, at the end of each run, and nothing was chosen by them: settings and networks were
+compared on `--split validation`. With `--reach` trainings become longer, by the square root of two
+at a time, until the median has that percentage. Prints medians, and the CPU-seconds that the
+trainings really took, with starting and judging.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_training import architecture
 
 from nasfuse.architecture import Architecture
 from nasfuse.costs import parse_budget
@@ -32,6 +33,8 @@ from nasfuse.data.dataset import Dataset, Split
 from nasfuse.data.load import load_dataset, load_test
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe, read_recipe
+from nasfuse.scaling import fit_to_budget
+from nasfuse.space import PatternTrial, SearchSpace, load_space
 from nasfuse.training import Training, evaluate, recalibrate, reserve_memory
 
 WARMUP, TIMED = 10, 40  # steps
@@ -76,6 +79,11 @@ class Bench:
         return evaluate(training.network, self.images(self.judges)).accuracy, spent
 
 
+def hand_made(space: SearchSpace, name: str, macs: int) -> Architecture:
+    candidate = space.suggest(PatternTrial(space.references[name]))
+    return fit_to_budget(candidate.architecture, candidate.scaling, macs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -83,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seconds", default="10,20,40,80")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--macs", default="3.5M")
+    parser.add_argument("--network", default="all-add", help="a reference of the default space")
     parser.add_argument("--recipe", type=Path)
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
@@ -93,7 +102,10 @@ def main() -> None:
     reserve_memory()
     recipe = read_recipe(options.recipe) if options.recipe else Recipe()
     dataset = load_dataset(options.data, side=28, seed=0)
-    found = architecture("residual", parse_budget(options.macs), side=28, channels=1)
+    space = load_space("default").for_images(
+        channels=dataset.channels, classes=len(dataset.classes)
+    )
+    found = hand_made(space, options.network, parse_budget(options.macs))
     test = load_test(options.data, side=28) if options.split == "test" else None
     if options.split == "test" and test is None:
         parser.error(f"{options.data} has no test images: --split validation")
