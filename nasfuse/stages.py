@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,9 @@ from nasfuse.genes import (
     Stride,
     Width,
 )
+
+# each step of a fit asks for them, and isinstance, which asks pydantic, takes several times as long
+_GROUPED = frozenset(get_args(Grouped))
 
 
 class Stem(Gene):
@@ -183,7 +186,7 @@ class Stage(Gene):
     @property
     def demands(self) -> bool:
         """Whether there are widths, its own or of what comes to it, that it cannot have."""
-        padded, grouped = self.shortcut == "padded", isinstance(self.block, Grouped)
+        padded, grouped = self.shortcut == "padded", type(self.block) in _GROUPED
         return padded or grouped or self.cross is not None
 
     def misfit(self, channels: int) -> str | None:
