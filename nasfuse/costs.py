@@ -169,3 +169,8 @@ def show_macs(macs: float) -> str:
         if macs >= _PREFIXES[prefix]:
             return f"{macs / _PREFIXES[prefix]:.4g}{prefix}"
     return f"{macs:.0f}"
+
+
+def enough_for(macs: int) -> str:
+    """The option with the next budget, in tenths of a million, that allows so many MACs."""
+    return f"--budget {-(-macs // 100_000) / 10:.15g}MFLOPs"

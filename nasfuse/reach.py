@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nasfuse.costs import show_macs
+from nasfuse.costs import enough_for, show_macs
 from nasfuse.errors import BudgetError
 
 
@@ -35,7 +35,7 @@ class Reach:
                 f"no network of the space '{space}' fits {show_macs(budget)} MACs",
                 where="--budget",
                 why=f"those found need {show_macs(self.least)} to {show_macs(self.most)} MACs",
-                fix=f"--budget {-(-self.least // 100_000) / 10:g}MFLOPs",
+                fix=enough_for(self.least),
                 needed=self.least,
             )
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from nasfuse.architecture import Architecture, Scaling
-from nasfuse.costs import Cost, show_macs
+from nasfuse.costs import Cost, enough_for, show_macs
 from nasfuse.errors import BudgetError
 from nasfuse.genes import ConvHead, Grouped
 from nasfuse.network import cost
@@ -188,7 +188,7 @@ class Budget(NamedTuple):
         """Of a network that costs as much as this and cannot be made smaller."""
         params, needed, options = "", "", []
         if price.larger > self.macs:
-            options.append(f"--budget {math.ceil(price.larger / 1e5) / 10:g}MFLOPs")
+            options.append(enough_for(price.larger))
         if self.params:
             params = f" and {show_macs(self.params)} parameters"
             needed = f" and {show_macs(price.params)}"

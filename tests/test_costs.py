@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from nasfuse.costs import Cost, Shape, parse_budget, parse_count, parse_latency, show_macs
+from nasfuse.costs import (
+    Cost,
+    Shape,
+    enough_for,
+    parse_budget,
+    parse_count,
+    parse_latency,
+    show_macs,
+)
 from nasfuse.errors import UsageError
 
 
@@ -59,3 +67,9 @@ def test_what_is_no_latency_is_explained(text: str) -> None:
 def test_what_is_no_count_is_explained(text: str) -> None:
     with pytest.raises(UsageError, match="--max-params"):
         parse_count(text)
+
+
+@pytest.mark.parametrize("macs", [1, 99_999, 100_001, 123_456_789, 10**13 + 1])
+def test_an_offered_budget_allows_what_is_needed(macs: int) -> None:
+    budget = parse_budget(enough_for(macs).removeprefix("--budget "))
+    assert macs <= budget <= macs + 100_000

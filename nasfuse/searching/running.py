@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from nasfuse.costs import show_macs
+from nasfuse.costs import enough_for, show_macs
 from nasfuse.data.batches import Normalisation
 from nasfuse.data.dataset import Dataset
 from nasfuse.errors import BudgetError, NasfuseError, SearchError, StorageError
@@ -104,8 +103,7 @@ def _hardly_any(settings: Settings, why: str) -> BudgetError:
         f"hardly any network of the space '{settings.space_name}' is within these limits",
         where=f"--budget {show_macs(settings.budget)}",
         why=f"{why}; a quarter of the space can be scaled down to {show_macs(enough)} MACs",
-        fix=f"--budget {math.ceil(enough / 1e5) / 10:g}MFLOPs"
-        + ("   and more --max-params" if settings.max_params else ""),
+        fix=enough_for(enough) + ("   and more --max-params" if settings.max_params else ""),
         needed=enough,
     )
 
