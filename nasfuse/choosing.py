@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,20 +62,29 @@ def _of_study(study: Study, which: str) -> Choice:
     return Choice(result.architecture, study, result)
 
 
+def best_of(study: Study, results: Sequence[Result]) -> Result | None:
+    """The best network of these results of a study; None where nothing is trained.
+
+    It is the winner of the finals or the cheapest of those tied with it; without finals the most
+    accurate network of the front.
+    """
+    found = verdict(results, study.settings.recipe.top, images=study.settings.validation)
+    if found:
+        return found.best.result
+    front = result_front(results)
+    return front[-1] if front else None
+
+
 def choose(study: Study, which: str) -> Result:
     """A result of a study: `best`, a trial's number, or four or more digits of its key.
-
-    The best is the winner of the finals or the cheapest of those tied with it; without finals the
-    most accurate network of the front.
 
     Raises:
         UsageError: there is no such trained network.
     """
     results = study.results
+    if which == "best" and (best := best_of(study, results)):
+        return best
     front = result_front(results)
-    if which == "best" and front:
-        found = verdict(results, study.settings.recipe.top, images=study.settings.validation)
-        return found.best.result if found else front[-1]
     firsts = (r for r in results if r.status == "complete" and not r.repeat)
     trained = sorted(firsts, key=lambda r: -r.rung)
     matches = [r for r in trained if str(r.number) == which]

@@ -16,6 +16,11 @@ Objective = Literal["macs", "params", "latency"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
+def is_reference(origin: str) -> bool:
+    """Whether a network of this origin is a hand-made member of its space."""
+    return origin not in SAMPLERS
+
+
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """The name that `word` was probably meant to be: one like it, or the only one it begins."""
     known = {name.lower(): name for name in names}

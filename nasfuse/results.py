@@ -18,6 +18,7 @@ from nasfuse.errors import StorageError
 from nasfuse.files import refusal
 from nasfuse.names import SAMPLERS as SAMPLERS
 from nasfuse.names import Objective as Objective
+from nasfuse.names import is_reference
 from nasfuse.pareto import Point, front
 from nasfuse.ranges import Amount, Count, Latency, Moment, Seed, Share, Size, first_mistake
 
@@ -109,7 +110,7 @@ class Result(BaseModel):
     @property
     def is_reference(self) -> bool:
         """Whether it is a hand-made member of the space, and not a sampler's proposal."""
-        return self.origin not in SAMPLERS
+        return is_reference(self.origin)
 
     @property
     def point(self) -> Point:

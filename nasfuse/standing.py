@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from nasfuse.choosing import choose
+from nasfuse.choosing import best_of
 from nasfuse.costs import show_macs
 from nasfuse.results import Result, result_front
 from nasfuse.searching.limits import last_limits
@@ -28,6 +28,10 @@ class Standing:
     @property
     def front(self) -> list[Result]:
         return result_front(self.results)
+
+    @property
+    def best(self) -> Result | None:
+        return best_of(self.study, self.results)
 
     @property
     def counts(self) -> dict[int, Counter[str]]:
@@ -73,7 +77,7 @@ def stand(study: Study) -> Standing:
 def stand_document(found: Standing) -> dict[str, Any]:
     """The same for programs."""
     settings, front = found.study.settings, found.front
-    best = choose(found.study, "best") if front else None
+    best = found.best
     return {
         "schema_version": 1,
         "study": settings.name,
@@ -105,8 +109,9 @@ def stand_lines(found: Standing) -> list[str]:
         f"tried    {found.networks}{wanted} networks, {clock(found.seconds)} of training",
     ]
     lines += [line.replace("  ", "   ", 1) for line in rung_lines(found.results)]
-    if front := found.front:
-        best, most = choose(found.study, "best"), front[-1]
+    front, best = found.front, found.best
+    if best:
+        most = front[-1]
         top = "" if best.rung == settings.recipe.top else f", on rung {best.rung}"
         lines.append(
             f"best     {best.point.accuracy:.4f}{top}: trial {best.number}, "

@@ -105,6 +105,8 @@ def main() -> None:
     space = load_space("default").for_images(
         channels=dataset.channels, classes=len(dataset.classes)
     )
+    if options.network not in space.references:
+        parser.error(f"the references are {', '.join(space.references)}")
     found = hand_made(space, options.network, parse_budget(options.macs))
     test = load_test(options.data, side=28) if options.split == "test" else None
     if options.split == "test" and test is None:

@@ -89,6 +89,7 @@ class Proposer:
         proposed = [trial for trial in stored if "key" in trial.user_attrs]
         with self.kept.place.using():  # which knows what to say of one without an origin
             known = {trial.user_attrs["origin"] for trial in proposed}
+        # a resumed search must not draw the same numbers again
         asked = make_sampler(sampler, domain(space, budget, self.smallest), seed + len(stored))
         self._live = optuna.create_study(directions=DIRECTIONS, sampler=asked)
         told = [trial for trial in proposed if trial.params]

@@ -50,7 +50,7 @@ def run_search(
         settings.search_space,
         budget=settings.budget,
         sampler=settings.sampler,
-        seed=settings.seed + len(progress.results),  # none of its numbers is drawn again
+        seed=settings.seed + len(progress.results),  # other numbers, also where study.db was lost
         bounds=Bounds(settings.max_params, settings.front_from),
     )
     proposer.catch_up(progress.results)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nasfuse.finals import FINALISTS, REPEATS, finalists
-from nasfuse.names import SAMPLERS
-from nasfuse.results import Result, failed_throughout
+from nasfuse.names import is_reference
+from nasfuse.results import MAX_FAILURES_IN_A_ROW, Result, failed_throughout
 from nasfuse.searching.limits import Limits
 from nasfuse.searching.promise import promise
 from nasfuse.searching.proposing import Proposer
@@ -61,7 +61,8 @@ class Progress:
     @property
     def failing(self) -> bool:
         """Whether so many jobs of this run failed in a row that it cannot be the networks."""
-        return bool(failed_throughout(self.results[self.before :]))
+        recent = self.results[max(self.before, len(self.results) - MAX_FAILURES_IN_A_ROW) :]
+        return bool(failed_throughout(recent))
 
     @property
     def room(self) -> float:
@@ -161,7 +162,8 @@ class Schedule:
         if ahead := self._jobs(self._due(1)):
             return ahead
         if again := self._finals():
-            return [job for job in again if job.key in self._sure]
+            sure = self._sure()
+            return [job for job in again if job.key in sure]
         if self.progress.limits.seconds is None:
             return []
         return self._jobs(self.ladder.following(self.progress.results, self.started))
@@ -200,7 +202,6 @@ class Schedule:
         ]
         return [job for job in jobs if job.step not in self.started]
 
-    @property
     def _sure(self) -> set[str]:
         """Who stays a finalist whatever comes of the networks that are on their way to the top.
 
@@ -210,7 +211,7 @@ class Schedule:
         coming = [job for job, *_ in self.progress.running.values() if not job.repeat]
         found = finalists(self.progress.results, self.ladder.recipe.top)
         sure = found[: max(0, FINALISTS - len(coming))]
-        if all(job.origin in SAMPLERS for job in coming):
+        if not any(is_reference(job.origin) for job in coming):
             sure += [result for result in found if result.is_reference][:1]
         return {result.key for result in sure}
 

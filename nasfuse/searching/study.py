@@ -30,13 +30,7 @@ from nasfuse.names import is_study_name, nearest
 from nasfuse.names import study_names as study_names
 from nasfuse.ranges import Count, Seed, Size, first_mistake
 from nasfuse.recipe import Recipe
-from nasfuse.results import (
-    Objective,
-    Result,
-    append_result,
-    parse_result,
-    read_results,
-)
+from nasfuse.results import Objective, Result, append_result, parse_result, read_results
 from nasfuse.searching.locking import holding
 from nasfuse.space import SearchSpace, parse_space
 
