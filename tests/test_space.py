@@ -12,6 +12,7 @@ from nasfuse.architecture import parse_architecture
 from nasfuse.errors import DocumentError
 from nasfuse.ops.fusion import FUSIONS
 from nasfuse.references import load_architecture
+from nasfuse.scaling import fit_to_budget
 from nasfuse.space import (
     PatternTrial,
     find_space,
@@ -86,6 +87,23 @@ def test_every_space_has_its_uniform_networks_as_references(name: str) -> None:
     blocks = [{s.block.kind for s in a.stages} for a in found]
     offered = {s.block.kind for seed in range(50) for s in space.sample(seed).architecture.stages}
     assert {"mbconv"} in blocks or "mbconv" not in offered
+
+
+@pytest.mark.parametrize("budget", [1_000_000, 10_000_000, 400_000_000])
+def test_uniform_networks_of_the_default_space_differ_in_their_fusion_only(budget: int) -> None:
+    """A comparison of them is one of fusions; under small budgets they do not lose sight either."""
+    space = load_space("default")
+    uniform = [name for name in space.references if name.startswith("all-")]
+    assert {name.removeprefix("all-") for name in uniform} == set(space.fusions)
+    filled = [
+        {k: v for k, v in space.reference(name).items() if ".fusion." not in k} for name in uniform
+    ]
+    grows = [{k: v for k, v in one.items() if ".growth" not in k} for one in filled]
+    assert all(one == grows[0] for one in grows)
+    for name in uniform:
+        candidate = space.suggest(PatternTrial(space.references[name]))
+        fitted = fit_to_budget(candidate.architecture, candidate.scaling, budget)
+        assert fitted.resolution == space.resolution
 
 
 def test_a_small_space_is_counted() -> None:
