@@ -1,16 +1,17 @@
 """Accuracy per compute: what the recipe reaches on Fashion-MNIST after some CPU-seconds.
 
     python scripts/bench_recipe.py [--seconds 10,20,40,80] [--seeds 5] [--macs 3.5M]
-        [--network all-add] [--recipe FILE] [--data fashion-mnist] [--split test|validation]
+        [--network plain] [--recipe FILE] [--data fashion-mnist] [--split test|validation]
         [--reach 93.5] [--json]
 
-One hand-made network of the default space, scaled to so many MACs, and one thread. For each number
-of seconds a training of that length is planned from the measured speed, with its own complete
-schedule, and run with every seed; the weights at its end are judged. Only `--split test` reads the
-test images, at the end of each run, and nothing was chosen by them: settings and networks were
-compared on `--split validation`. With `--reach` trainings become longer, by the square root of two
-at a time, until the median has that percentage. Prints medians, and the CPU-seconds that the
-trainings really took, with starting and judging.
+One network of the default space, scaled to so many MACs, and one thread: `plain` adds at every skip
+and has the first choice or the middle of the range of all else; or it is one of the hand-made ones.
+For each number of seconds a training of that length is planned from the measured speed, with its
+own complete schedule, and run with every seed; the weights at its end are judged. Only `--split
+test` reads the test images, at the end of each run, and nothing was chosen by them: settings and
+networks were compared on `--split validation`. With `--reach` trainings become longer, by the
+square root of two at a time, until the median has that percentage. Prints medians, and the
+CPU-seconds that the trainings really took, with starting and judging.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import math
 import platform
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from nasfuse.costs import parse_budget
 from nasfuse.data.batches import Images, measure, subset
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.data.load import load_dataset, load_test
+from nasfuse.holes import Value
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe, read_recipe
 from nasfuse.scaling import fit_to_budget
@@ -38,6 +41,7 @@ from nasfuse.space import PatternTrial, SearchSpace, load_space
 from nasfuse.training import Training, evaluate, recalibrate, reserve_memory
 
 WARMUP, TIMED = 10, 40  # steps
+PLAIN: dict[str, Value] = {"stages.*.fusion.*": "add"}
 
 
 class Bench:
@@ -79,8 +83,8 @@ class Bench:
         return evaluate(training.network, self.images(self.judges)).accuracy, spent
 
 
-def hand_made(space: SearchSpace, name: str, macs: int) -> Architecture:
-    candidate = space.suggest(PatternTrial(space.references[name]))
+def fitted(space: SearchSpace, patterns: Mapping[str, Value], macs: int) -> Architecture:
+    candidate = space.suggest(PatternTrial(patterns))
     return fit_to_budget(candidate.architecture, candidate.scaling, macs)
 
 
@@ -91,7 +95,7 @@ def main() -> None:
     parser.add_argument("--seconds", default="10,20,40,80")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--macs", default="3.5M")
-    parser.add_argument("--network", default="all-add", help="a reference of the default space")
+    parser.add_argument("--network", default="plain", help="or a reference of the default space")
     parser.add_argument("--recipe", type=Path)
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
@@ -105,9 +109,10 @@ def main() -> None:
     space = load_space("default").for_images(
         channels=dataset.channels, classes=len(dataset.classes)
     )
-    if options.network not in space.references:
-        parser.error(f"the references are {', '.join(space.references)}")
-    found = hand_made(space, options.network, parse_budget(options.macs))
+    networks = {"plain": PLAIN, **space.references}
+    if options.network not in networks:
+        parser.error(f"the networks are {', '.join(networks)}")
+    found = fitted(space, networks[options.network], parse_budget(options.macs))
     test = load_test(options.data, side=28) if options.split == "test" else None
     if options.split == "test" and test is None:
         parser.error(f"{options.data} has no test images: --split validation")
