@@ -268,7 +268,7 @@ def test_the_best_hand_made_network_gets_a_full_training(
 
 
 def test_finalists_are_trained_again_at_the_end(tmp_path: Path, make_result: MakeResult) -> None:
-    planned = schedule(tmp_path, Limits(16, None))
+    planned = schedule(tmp_path, Limits(32, None))  # of which more than one reaches the top
     done = run(planned, make_result)
     again = [job for job in done if job.repeat]
     assert done[-len(again) :] == again
