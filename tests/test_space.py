@@ -95,11 +95,15 @@ def test_uniform_networks_of_the_default_space_differ_in_their_fusion_only(budge
     space = load_space("default")
     uniform = [name for name in space.references if name.startswith("all-")]
     assert {name.removeprefix("all-") for name in uniform} == set(space.fusions)
-    filled = [
-        {k: v for k, v in space.reference(name).items() if ".fusion." not in k} for name in uniform
+    shared = [
+        {
+            k: v
+            for k, v in space.reference(name).items()
+            if ".fusion." not in k and "growth" not in k
+        }
+        for name in uniform
     ]
-    grows = [{k: v for k, v in one.items() if ".growth" not in k} for one in filled]
-    assert all(one == grows[0] for one in grows)
+    assert all(one == shared[0] for one in shared)
     for name in uniform:
         candidate = space.suggest(PatternTrial(space.references[name]))
         fitted = fit_to_budget(candidate.architecture, candidate.scaling, budget)
