@@ -73,11 +73,22 @@ _at_once: ContextVar[Callable[[int], None]] = ContextVar("at_once", default=_int
 def own_program(said: str) -> Iterator[None]:
     """Meanwhile the process is nobody else's, and may be ended: with this last word, and its
     terminal as it is now.
+
+    An interrupt that arises where Python raises nothing, as in the callback of a weak reference,
+    would be a traceback on the screen and else ignored: it ends the process.
     """
-    before = _at_once.set(partial(_leave, said=said, restore=_terminal()))
+    before, hook = _at_once.set(partial(_leave, said=said, restore=_terminal())), sys.unraisablehook
+
+    def lost(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            stop_at_once(*unraisable.exc_value.args or (signal.SIGINT,))
+        hook(unraisable)
+
+    sys.unraisablehook = lost
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         _at_once.reset(before)
 
 

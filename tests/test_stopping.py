@@ -58,6 +58,31 @@ def test_the_second_signal_ends_what_cannot_end_itself(
     assert said == f"{last}\n"
 
 
+# an interrupt while Python tidies up after an object, where it raises nothing
+LOST = """
+import signal, weakref
+from nasfuse.cli.ending import guarded
+
+class Thing: ...
+
+def search():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    print("begun", flush=True)
+    del thing
+    print("ignored", flush=True)
+
+guarded(search)()
+"""
+
+
+def test_an_interrupt_that_python_cannot_raise_is_not_lost() -> None:
+    run = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, check=False)
+    assert run.returncode == 130
+    assert run.stdout == "begun\n"
+    assert run.stderr == "stopped at once; nasfuse resume goes on with the newest study\n"
+
+
 def test_a_part_of_another_program_raises() -> None:
     with pytest.raises(KeyboardInterrupt):
         stop_at_once()
