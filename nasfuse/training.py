@@ -186,11 +186,9 @@ class Training:
         """All of a step that happens on the device; nothing here waits for it."""
         with autocast(self.device):
             outputs = self.network(x)
-        outputs, smoothing = outputs.float(), self.recipe.label_smoothing
-        loss = functional.cross_entropy(outputs, y, label_smoothing=smoothing)
-        if not smoothing:  # else it depends on all outputs, and is as finite as they are
-            loss = loss + 0.0 * outputs.detach().sum()
-        return self._learn(loss)
+        wanted = soft_labels(y, outputs.shape[1], self.recipe.label_smoothing)
+        # of all outputs, so it is as finite as they are
+        return self._learn(functional.cross_entropy(outputs.float(), wanted))
 
     def _learn(self, loss: Tensor) -> Tensor:
         """Move the weights against the gradient of the loss, which is returned."""
@@ -257,6 +255,16 @@ class Training:
         torch.set_rng_state(state["random"])
         if state["device"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["device"])
+
+
+def soft_labels(labels: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Probabilities (batch, classes) that are asked for (Szegedy et al. 2016, arXiv:1512.00567).
+
+    torch's own smoothing of labels takes 1% of a small network's step more.
+    """
+    even = smoothing / classes
+    wanted = torch.full((len(labels), classes), even, device=labels.device)
+    return wanted.scatter_(1, labels[:, None], 1 - smoothing + even)
 
 
 def _require_finite(network: nn.Module) -> None:

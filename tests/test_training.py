@@ -14,7 +14,7 @@ from nasfuse.data.batches import Images, cut, flipped, measure, shifted, subset
 from nasfuse.data.dataset import Dataset, Split
 from nasfuse.network import build
 from nasfuse.recipe import Augmentation, Recipe
-from nasfuse.training import NonFiniteError, Training, answers, evaluate, recalibrate
+from nasfuse.training import NonFiniteError, Training, answers, evaluate, recalibrate, soft_labels
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(batch=16, augment_from_epochs=100)
@@ -265,10 +265,19 @@ def test_batches_are_normalised(dataset: Dataset) -> None:
     assert (x.std() - 1).abs() < 1e-2
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_labels_are_smoothed_as_torch_does_it(smoothing: float) -> None:
+    outputs, labels = torch.randn(20, 7), torch.arange(20) % 7
+    wanted = soft_labels(labels, 7, smoothing)
+    assert torch.allclose(wanted.sum(1), torch.ones(20))
+    given = torch.nn.functional.cross_entropy(outputs, labels, label_smoothing=smoothing)
+    assert torch.allclose(torch.nn.functional.cross_entropy(outputs, wanted), given)
+
+
 def test_shifts_move_whole_images() -> None:
     x = torch.zeros(64, 2, 16, 16)
     x[:, :, 8, 8] = 1
-    moved = shifted(x, 2)
+    moved = shifted(x, 2, torch.zeros(2))
     assert moved.sum() == x.sum()
     places = moved[:, 0].flatten(1).argmax(1)
     assert len(torch.unique(places)) > 5
@@ -286,7 +295,7 @@ def test_half_of_the_images_are_mirrored() -> None:
 
 def test_a_square_is_cut_from_each_image() -> None:
     torch.manual_seed(0)
-    gone = 64 - cut(torch.ones(50, 3, 8, 8), 4).sum((2, 3))
+    gone = 64 - cut(torch.ones(50, 3, 8, 8), 4, torch.zeros(3)).sum((2, 3))
     assert torch.equal(gone[:, 0], gone[:, 2])
     assert gone.max() == 16  # the centre is never outside, so a quarter of it remains at least
     assert gone.min() >= 4

@@ -81,8 +81,14 @@ class Images:
             if len(indices) == 1 and order is not None:
                 continue
             pixels = self.pixels.index_select(0, indices)  # several times as fast as [indices]
-            batch = self._normalised(flipped(pixels) if vary and vary.flip else pixels)
-            yield augmented(batch, vary) if vary else batch, self.labels[indices]
+            varied = augmented(pixels, vary, self._mean) if vary else pixels
+            yield self._normalised(varied), self.labels[indices]
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        """The shade of each channel that is nearest to 0 when it is normalised."""
+        shades = np.rint(255 * np.array(self.normalisation.mean)).astype(np.uint8)
+        return torch.from_numpy(shades).to(self.pixels.device)
 
     @cached_property
     def _line(self) -> tuple[Tensor, Tensor]:
@@ -102,7 +108,7 @@ class Images:
             pixels = functional.interpolate(
                 pixels.float(), (side, side), mode="bilinear", antialias=True
             )
-        rows = torch.stack(pixels.unbind(1), 3).float().flatten(2)  # quicker than contiguous()
+        rows = channels_last(pixels).float().flatten(2)
         factor, offset = self._line
         images = rows.mul_(factor).add_(offset).view(len(rows), side, side, -1)
         return images.permute(0, 3, 1, 2)  # channels last in memory
@@ -115,6 +121,28 @@ def _tensor(array: NDArray[np.uint8] | NDArray[np.int64], device: torch.device) 
         return torch.from_numpy(array).to(device)
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """Images (batch, channels, height, width) as (batch, height, width, channels)."""
+    if images.is_contiguous(memory_format=torch.channels_last):
+        return images.permute(0, 2, 3, 1)
+    return torch.stack(images.unbind(1), 3)  # quicker than contiguous()
+
+
+def augmented(images: Tensor, how: Augmentation, fill: Tensor) -> Tensor:
+    """Images (batch, channels, side, side), each mirrored, moved and cut by chance.
+
+    What they lose gets the shades of `fill` (channels).
+    """
+    side = images.shape[-1]
+    if how.flip:
+        images = flipped(images)
+    if reach := round(how.shift * side):
+        images = shifted(images, reach, fill)
+    if size := round(how.cutout * side):
+        images = cut(images, size, fill)
+    return images
+
+
 def flipped(images: Tensor) -> Tensor:
     """Half of the images, by chance, mirrored left to right."""
     count, device = len(images), images.device
@@ -124,37 +152,35 @@ def flipped(images: Tensor) -> Tensor:
     return torch.cat([images, images.flip(3)]).index_select(0, places)
 
 
-def augmented(images: Tensor, how: Augmentation) -> Tensor:
-    """Normalised images (batch, channels, side, side), each moved and cut by chance."""
-    side = images.shape[-1]
-    if reach := round(how.shift * side):
-        images = shifted(images, reach)
-    if size := round(how.cutout * side):
-        images = cut(images, size)
-    return images
+def cut(images: Tensor, size: int, fill: Tensor) -> Tensor:
+    """A square of `size` pixels of each image gets the shades of `fill` (channels).
 
-
-def cut(images: Tensor, size: int) -> Tensor:
-    """A square of `size` pixels of each image set to 0, the mean; its centre lies anywhere."""
+    Its centre lies anywhere.
+    """
     side = images.shape[-1]
     place = torch.arange(side, device=images.device)
     down, right = torch.randint(0, side, (2, len(images), 1), device=images.device) - size // 2
     rows, columns = ((place >= start) & (place < start + size) for start in (down, right))
     gone = rows[:, None, :, None] & columns[:, None, None, :]
-    return images.masked_fill(gone, 0.0)
+    return torch.where(gone, fill[:, None, None], images)
 
 
-def shifted(images: Tensor, reach: int) -> Tensor:
-    """Each image moved by up to `reach` pixels in both directions, edges filled with 0."""
+def shifted(images: Tensor, reach: int, fill: Tensor) -> Tensor:
+    """Each image moved by up to `reach` pixels in both directions.
+
+    Its edges get the shades of `fill` (channels).
+    """
     batch, channels, side, _ = images.shape
-    padded = functional.pad(images, (reach, reach, reach, reach)).permute(0, 2, 3, 1).contiguous()
+    long, row, inside = side + 2 * reach, side * channels, slice(reach, reach + side)
+    padded = fill.repeat(long).expand(batch, long, -1).clone(memory_format=torch.contiguous_format)
+    lines = slice(reach * channels, reach * channels + row)
+    padded[:, inside, lines] = channels_last(images).flatten(2)
     down, right = torch.randint(0, 2 * reach + 1, (2, batch, 1), device=images.device)
     # wherever a pixel lies, a row of an image can begin there: rows are copied as wholes
-    starts, row = padded.numel() // channels - side + 1, side * channels
+    starts = padded.numel() // channels - side + 1
     begins = padded.as_strided((starts, row), (channels, 1))
-    height, width = padded.shape[1:3]
-    above = torch.arange(batch, device=images.device)[:, None] * height + down
-    first = (above + torch.arange(side, device=images.device)) * width + right
+    above = torch.arange(batch, device=images.device)[:, None] * long + down
+    first = (above + torch.arange(side, device=images.device)) * long + right
     moved = begins.index_select(0, first.flatten())
     return moved.view(batch, side, side, channels).permute(0, 3, 1, 2)
 

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from nasfuse.data.batches import Images, Normalisation, measure, shifted
 from nasfuse.data.dataset import Split
+from nasfuse.recipe import Augmentation
 
 CPU = torch.device("cpu")
 
@@ -57,15 +58,32 @@ def test_batches_are_what_the_normalisation_says(channels: int, resolution: int)
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shifted_images_are_windows_of_padded_ones(channels: int) -> None:
-    images = torch.rand(40, channels, 6, 6)
-    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    images, fill = torch.rand(40, channels, 6, 6), torch.rand(channels)
+    padded = fill.view(-1, 1, 1).repeat(40, 1, 10, 10)
+    padded[:, :, 2:-2, 2:-2] = images
     windows = padded.unfold(2, 6, 1).unfold(3, 6, 1)  # (40, channels, 5, 5, 6, 6)
     torch.manual_seed(1)
     down, right = torch.randint(0, 5, (2, 40))
     torch.manual_seed(1)
-    moved = shifted(images, 2)
+    moved = shifted(images, 2, fill)
     assert torch.equal(moved, windows[torch.arange(40), :, down, right])
     assert moved.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    "how", [Augmentation(flip=False, shift=0, cutout=0.5), Augmentation(shift=0.25)]
+)
+def test_what_is_cut_out_or_moved_in_is_the_mean(how: Augmentation) -> None:
+    split = Split(np.full((40, 3, 12, 12), 255, np.uint8), np.arange(40))
+    normalisation = Normalisation((0.1, 0.5, 0.7), (0.2, 0.4, 0.5))
+    images = Images.of(split, normalisation, resolution=12, device=CPU)
+    [(batch, _)] = images.batches(40, order=torch.arange(40), vary=how)
+    [(plain, _)] = images.batches(40)
+    lost = batch != plain
+    assert 0 < lost.float().mean() < 0.5
+    assert torch.equal(lost[:, 0], lost[:, 2]), "all channels of a pixel are lost together"
+    assert batch[lost].abs().max() < 0.51 / 255 / 0.2, "as near to 0 as whole numbers come"
+    assert batch.is_contiguous(memory_format=torch.channels_last)
 
 
 class Copies(TorchFunctionMode):
