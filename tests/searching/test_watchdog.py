@@ -119,7 +119,7 @@ def test_a_worker_that_stands_still_fails_its_trial_and_nothing_else(
     folder = tmp_path / "studies" / "s"
     trial = folder / "trials" / proposals[1].architecture.key
     search = ["-m", "nasfuse", "search", *few, *quick, "--workers", "1", "--trials", "2"]
-    with begun(tmp_path, *search, patience=4) as process:
+    with begun(tmp_path, *search, patience=10) as process:
         while process.poll() is None and not (folder / "study.yaml").exists():
             time.sleep(0.01)
         trial.mkdir(parents=True)  # long before the first worker has started
