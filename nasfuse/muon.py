@@ -165,7 +165,10 @@ class ByGram(_Batch):
 
 
 class ByGramInBf16(ByGram):
-    """The same, of which large products with the matrices are of bfloat16."""
+    """The same, of which large products with the matrices are of bfloat16.
+
+    Gram matrices too: their rounding grows with every step, and three are few enough.
+    """
 
     def rounded(self, x: Tensor) -> Tensor:
         return x.bfloat16() if x.shape[1] >= HALVED else x

@@ -114,6 +114,22 @@ def test_large_updates_are_rounded_where_that_is_quicker() -> None:
     assert 0 < (exact - rounded).norm() < 0.005 * exact.norm()
 
 
+@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_rounding_does_not_blow_up_what_is_hardly_there(rank: int, noise: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right, rest = (
+        torch.randn(shape, generator=generator) for shape in ((96, rank), (rank, 864), (96, 864))
+    )
+    ahead = (left @ right + noise * rest).flatten()
+    exact, rounded = torch.zeros(2, len(ahead)).unbind()
+    ByGram(stacked([(96, 864)]), exact, ahead).move(torch.tensor(1.0))
+    ByGramInBf16(stacked([(96, 864)]), rounded, ahead).move(torch.tensor(1.0))
+    values, wanted = (torch.linalg.svdvals(x.view(96, 864)) for x in (rounded, exact))
+    assert (values - wanted).abs().max() < 0.03
+    assert (exact - rounded).norm() < 0.2 * exact.norm()
+
+
 def by_gram(x: Tensor, sizes: Tensor) -> Tensor:
     grams = x @ x.mT
     return orthogonalising(grams, sizes, out=torch.empty_like(grams)) @ x
