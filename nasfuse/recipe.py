@@ -52,14 +52,15 @@ class Augmentation(BaseModel):
     """How training images vary, each differently at every pass.
 
     `flip` mirrors half of them, left to right: leave it off where mirror images mean something
-    else, as letters do. `shift` moves them by up to this share of their side, `cutout` greys a
-    square of this share of it (DeVries & Taylor 2017, arXiv:1708.04552).
+    else, as letters do. `shift` moves them by up to this share of their side: 2 pixels of 32 teach
+    small networks more in some ten epochs than 4 do, on CIFAR-10 as on Fashion-MNIST. `cutout`
+    greys a square of this share of it (DeVries & Taylor 2017, arXiv:1708.04552).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     flip: bool = True
-    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.125
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0625
     cutout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
