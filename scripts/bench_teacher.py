@@ -33,7 +33,15 @@ from nasfuse.data.batches import Images, measure
 from nasfuse.data.load import load_dataset
 from nasfuse.network import build, cost
 from nasfuse.recipe import Recipe
-from nasfuse.training import Training, answers, autocast, evaluate, recalibrate, reserve_memory
+from nasfuse.training import (
+    Training,
+    answers,
+    autocast,
+    evaluate,
+    recalibrate,
+    reserve_memory,
+    soft_labels,
+)
 
 WAYS = ("labels alone", "at each step", "asked once")
 WARMUP, TIMED = 5, 25  # steps
@@ -55,9 +63,8 @@ class Taught(Training):
         with autocast(self.device):
             outputs = self.network(x)
         own, hot = outputs.float(), self.temperature
-        hard = functional.cross_entropy(
-            own, self.truth[y], label_smoothing=self.recipe.label_smoothing
-        )
+        wanted = soft_labels(self.truth[y], own.shape[1], self.recipe.label_smoothing)
+        hard = functional.cross_entropy(own, wanted)
         heard = functional.kl_div(
             (own / hot).log_softmax(1),
             (soft / hot).log_softmax(1),
